@@ -1,0 +1,1 @@
+"""Trackbed inside other frameworks, and their parts inside it."""

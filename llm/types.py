@@ -1,0 +1,101 @@
+"""The nouns of text generation, and the protocol that everything which generates text satisfies.
+
+Nothing here knows how text is made: no tensors, files or threads.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+
+class Part(NamedTuple):
+    """A stretch of a prompt that is written out in full."""
+
+    text: str
+    markup: bool = False  # True: special tokens written in it are tokens; False: they are letters
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrompt:
+    """A prompt written out in full, for a model that is not asked through its chat template.
+
+    Only parts that are `markup` can hold special tokens, so what a user wrote goes in a part that is not.
+    """
+
+    parts: tuple[Part, ...]
+
+
+Prompt = Sequence[Message] | RawPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen, and when to stop."""
+
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()  # the text ends before the first of these
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if "" in self.stop:
+            raise ValueError("stop holds an empty string, which would end every text at once")
+
+
+class Usage(NamedTuple):
+    """Tokens read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished text: it stopped by itself (or at a stop string), or ran into its length."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class Delta(NamedTuple):
+    """A piece of a streamed text; the last one, whose text may be empty, carries the whole completion."""
+
+    text: str
+    completion: Completion | None = None
+
+
+class Generator(Protocol):
+    """Turns a prompt into text. Cancelling the awaiting task, or closing the stream, stops the work."""
+
+    async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:
+        """Answer the prompt. Raises PromptTooLong, EngineStopped."""
+        ...
+
+    def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Delta]:
+        """Answer the prompt piece by piece; the pieces joined are the completion's text."""
+        ...
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> tuple[float, ...]:
+        """The log-probability (natural, summed over its tokens) of each continuation after the prompt."""
+        ...

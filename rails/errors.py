@@ -1,0 +1,36 @@
+"""What can go wrong in the rail engine. A block is no error: it is a Verdict."""
+
+from dataclasses import dataclass
+
+
+class RailsError(Exception):
+    """The rail engine could not do its work; the message says what was found and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a policy something stands; lines and columns count from 1."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    key: str = ""  # the path of keys: "input[2].threshold"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+class PolicyError(RailsError):
+    """A policy does not say what a policy can say. `place` tells where; the message also says it."""
+
+    def __init__(self, message: str, place: Place | None = None) -> None:
+        super().__init__(f"{place}: {message}" if place else message)
+        self.place = place
+
+
+class UnknownRail(PolicyError):
+    """A policy names a rail that there is not; the message lists the known ones."""
+
+
+class RailFailed(RailsError):
+    """A rail could not judge. `run_stage` turns it into the verdict that the policy names under `on_error`."""

@@ -1,0 +1,1 @@
+"""The rails that ship: one a file."""

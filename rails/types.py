@@ -1,0 +1,195 @@
+"""The nouns of the rail engine, and the protocol of a rail.
+
+Nothing here runs a rail, reads a policy or asks a model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from trackbed.llm.types import Generator, Message, Usage
+from trackbed.retrieval.types import Embedder, Passage
+
+Stage = Literal["input", "retrieval", "output"]
+Action = Literal["allow", "rewrite", "block"]
+Reason = Literal["policy", "timeout", "error"]
+Then = Literal["block", "mask", "drop", "regenerate", "quote"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question, its history, and what was gathered to answer it. Each step makes the next with `replace`."""
+
+    question: str
+    history: tuple[Message, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    draft: str | None = None
+    vars: Mapping[str, Any] = field(default_factory=dict)  # any JSON value: what `when` and templates read
+    stage: Stage = "input"
+    text: str = ""  # what is judged now: the question, one passage, or the draft; run_stage sets it
+
+    @property
+    def dialogue(self) -> tuple[Message, ...]:
+        """The conversation up to and including the message that is judged."""
+        asked = (*self.history, Message("user", self.question))
+        return asked if self.draft is None else (*asked, Message("assistant", self.draft))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A span of the judged text that a rail objects to: `text[start:end]`, of the kind `label`."""
+
+    label: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rail, a stage or a turn came to.
+
+    A rail says `allow`, or `block` with what it found; the policy's `then` decides what is made of a block.
+    """
+
+    action: Action
+    reason: Reason | None = None  # why, unless allowed: the policy's word, or a failure to judge
+    detail: str = ""  # the reason in words that may be shown: "Violent Crimes"; never the judged text
+    categories: tuple[str, ...] = ()
+    score: float | None = None  # the probability, 0 to 1, that the text breaks the rail, where the rail has one
+    findings: tuple[Finding, ...] = ()
+    text: str | None = None  # what a rewrite puts in place of the judged text
+    stage: Stage | None = None  # filled in by run_stage, with `rail`
+    rail: str = ""  # the rail's id
+
+    @classmethod
+    def allow(cls, *, categories: tuple[str, ...] = (), score: float | None = None, detail: str = "") -> "Verdict":
+        """The text may pass; categories may still be reported."""
+        return cls("allow", categories=categories, score=score, detail=detail)
+
+    @classmethod
+    def block(
+        cls,
+        *,
+        detail: str = "",
+        categories: tuple[str, ...] = (),
+        score: float | None = None,
+        findings: tuple[Finding, ...] = (),
+        reason: Reason = "policy",
+    ) -> "Verdict":
+        """The text breaks the rail; `findings` say where, so that a policy may mask instead."""
+        return cls("block", reason, detail, categories, score, findings)
+
+    @classmethod
+    def rewrite(
+        cls,
+        text: str,
+        *,
+        detail: str = "",
+        categories: tuple[str, ...] = (),
+        score: float | None = None,
+        findings: tuple[Finding, ...] = (),
+    ) -> "Verdict":
+        """The text may pass as `text`."""
+        return cls("rewrite", "policy", detail, categories, score, findings, text)
+
+    @property
+    def by(self) -> str:
+        """The rail that decided, `stage/id`; empty when none objected."""
+        return f"{self.stage}/{self.rail}" if self.stage else ""
+
+    def named(self, stage: Stage, rail: str) -> "Verdict":
+        """The same verdict with the rail that gave it."""
+        return replace(self, stage=stage, rail=rail)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A mark `[n]` of the reply, and the span of the source behind it: `quote` is source text start to end."""
+
+    n: int
+    source: str
+    start: int
+    end: int
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One timed step of a turn: a rail's judgement, a search, or a model's answer."""
+
+    stage: Literal["input", "retrieval", "generation", "output"]
+    name: str  # a rail's id, or what was done: search, generate, cite
+    milliseconds: float
+    verdict: Verdict | None = None
+    enforced: bool = True  # False: judged and traced only (`mode: observe`)
+    error: str = ""  # the kind of exception, when the step failed; never its text
+    usage: Usage | None = None
+    subject: str = ""  # a digest of the text that was judged
+    notes: Mapping[str, Any] = field(default_factory=dict)  # any JSON values: how many passages, which model
+
+
+@dataclass(slots=True)
+class Trace:
+    """The spans of a turn, in the order of its story, not of the clock."""
+
+    spans: list[Span] = field(default_factory=list)
+
+    def add(self, span: Span) -> None:
+        """Record a step that is over."""
+        self.spans.append(span)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all model answers of the turn."""
+        spent = [span.usage for span in self.spans if span.usage]
+        return Usage(sum(u.prompt_tokens for u in spent), sum(u.completion_tokens for u in spent))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What leaves: an answer with its citations, or words of refusal; and how it came about."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    trace: Trace
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The models that a policy names, opened: what a rail may ask. Built by the application."""
+
+    generators: Mapping[str, Generator] = field(
+        default_factory=dict
+    )  # by the policy's names; checked when it is loaded
+    embedder: Embedder | None = None
+
+
+class ModelReference:
+    """Marks a config field that names one of the policy's `models:`, so that loading can check the name."""
+
+
+ModelName = Annotated[str, ModelReference()]
+
+
+class RailConfig(BaseModel):
+    """What a policy may say of one kind of rail, beside the keys that every rail has. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rail(Protocol):
+    """One check. It judges `turn.text`; it does not generate, log, time or retry."""
+
+    Config: ClassVar[type[RailConfig]]
+    stages: ClassVar[frozenset[Stage]]  # where it makes sense
+    actions: ClassVar[frozenset[Then]]  # what `then:` may say of it
+
+    def __init__(self, config: Any, models: Models) -> None:  # Any: each rail takes its own Config
+        ...
+
+    async def check(self, turn: Turn) -> Verdict:
+        """Judge `turn.text`. Raises RailFailed when it cannot."""
+        ...

@@ -1,0 +1,17 @@
+"""What can go wrong between documents and passages."""
+
+
+class RetrievalError(Exception):
+    """Retrieval could not do its work; the message says what was found and what to do."""
+
+
+class IndexMissing(RetrievalError):
+    """There is no index at that path; the message gives the command that builds one."""
+
+
+class IndexMismatch(RetrievalError):
+    """The index was built with another embedder, or in another format, than the one in use."""
+
+
+class DocumentUnreadable(RetrievalError):
+    """A file is broken, encrypted, empty or of a kind that is not read; the message names it."""
