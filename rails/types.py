@@ -27,6 +27,7 @@ class Turn:
     passages: tuple[Passage, ...] = ()
     draft: str | None = None
     vars: Mapping[str, Any] = field(default_factory=dict)  # any JSON value: what `when` and templates read
+    judged: int = 0  # how many messages of the history passed the input rails in earlier turns
     stage: Stage = "input"
     text: str = ""  # what is judged now: the question, one passage, or the draft; run_stage sets it
 
@@ -155,6 +156,36 @@ class Reply:
     citations: tuple[Citation, ...]
     trace: Trace
     verdict: Verdict
+    messages: tuple[Message, ...] = ()  # the conversation so far as the rails left it; a refused question is not in it
+
+    def next(self, question: str) -> Turn:
+        """The turn that asks `question` after this reply; what was judged already is not judged again."""
+        return Turn(question, self.messages, judged=len(self.messages))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A turn has come to this step; `tokens` of the draft are written."""
+
+    stage: Literal["input", "retrieval", "generation", "output"]
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the reply, judged and free to be shown."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The turn is over; the pieces joined are the reply's text."""
+
+    reply: Reply
+
+
+Event = Progress | Text | Done
 
 
 @dataclass(frozen=True, slots=True)
