@@ -3,7 +3,7 @@
 Nothing here knows how text is made: no tensors, files or threads.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -92,7 +92,7 @@ class Generator(Protocol):
         """Answer the prompt. Raises PromptTooLong, EngineStopped."""
         ...
 
-    def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
         """Answer the prompt piece by piece; the pieces joined are the completion's text."""
         ...
 

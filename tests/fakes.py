@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class ScriptedGenerator:
         text = self.answers[min(len(self.prompts), len(self.answers)) - 1]
         return Completion(text, "stop", Usage(len(prompt_text(prompt).split()), len(text.split())))
 
-    async def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Delta]:
+    async def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
         completion = await self.generate(prompt, params)
         words = completion.text.split(" ")
         for i, word in enumerate(words):
