@@ -1,0 +1,211 @@
+"""Templates and conditions of a policy: Jinja2's sandbox, cut down to what cannot run away.
+
+A template chooses words and walks a list. It has no calls, no assignments and no loop inside a loop, so its
+size and its time follow from what it is given. Every name in it is checked when it is compiled. This file
+knows nothing of policies; who compiles a template says which names there are.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import SimpleNamespace
+
+import jinja2
+from jinja2 import nodes
+from jinja2.filters import FILTERS
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
+
+from trackbed.rails.errors import Place, PolicyError
+
+MAX_SOURCE = 32_768  # characters of a template
+MAX_DEPTH = 40  # of expressions and blocks in each other
+MAX_JOINED = 65_536  # characters that `join` makes at most
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a template may read of a name: its attributes; of a list, the attributes of its items."""
+
+    attributes: frozenset[str] = frozenset()
+    items: frozenset[str] = frozenset()
+
+
+Names = Mapping[str, Shape]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Words with places to fill in."""
+
+    source: str
+    place: Place
+    compiled: jinja2.Template = field(repr=False, compare=False)
+
+    def render(self, **values: object) -> str:
+        """The words, filled in. Raises jinja2.TemplateError where a value is missing."""
+        return self.compiled.render(_readable(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An expression that is true or not."""
+
+    source: str
+    place: Place
+    compiled: jinja2.environment.TemplateExpression = field(repr=False, compare=False)
+
+    def holds(self, **values: object) -> bool:
+        """Whether it is true. Raises jinja2.TemplateError where a value is missing."""
+        return bool(self.compiled(_readable(values)))
+
+
+def compile_template(source: str, place: Place, names: Names) -> Template:
+    """A template that reads these names; `place` is where its first line stands. Raises PolicyError."""
+    _check_length(source, place)
+    try:
+        tree = ENVIRONMENT.parse(source)
+        _check(tree, names, place)
+        return Template(source, place, ENVIRONMENT.from_string(tree))
+    except (jinja2.TemplateSyntaxError, RecursionError, ValueError) as error:
+        raise _unreadable(error, place) from None
+
+
+def compile_condition(source: str, place: Place, names: Names) -> Condition:
+    """A condition that reads these names. Raises PolicyError."""
+    _check_length(source, place)
+    try:
+        expression = Parser(ENVIRONMENT, source, state="variable").parse_expression()
+        _check(expression, names, place)
+        return Condition(source, place, ENVIRONMENT.compile_expression(source, undefined_to_none=False))
+    except (jinja2.TemplateSyntaxError, RecursionError, ValueError) as error:
+        raise _unreadable(error, place) from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, and all of them.
+
+    >>> nearest("inptu", ["input", "output"])
+    "; did you mean 'input'? It has: input, output"
+    """
+    known = list(known)
+    close = get_close_matches(name, known, n=1)
+    return (f"; did you mean {close[0]!r}? It has: " if close else "; it has: ") + (", ".join(known) or "nothing")
+
+
+def _join(values: Iterable[object], separator: str = "") -> str:
+    """Jinja's `join`, of bounded size: joined joins would multiply."""
+    pieces = [str(value) for value in values]
+    if sum(map(len, pieces)) + len(pieces) * len(separator) > MAX_JOINED:
+        raise jinja2.TemplateRuntimeError(f"join makes more than {MAX_JOINED} characters")
+    return separator.join(pieces)
+
+
+# What can neither loop nor multiply. Everything else that Jinja has is refused by its name.
+ALLOWED = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Const,
+    nodes.Name,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Slice,
+    nodes.List,
+    nodes.Tuple,
+    nodes.If,
+    nodes.For,
+    nodes.CondExpr,
+    nodes.Filter,
+    nodes.Test,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Neg,
+    nodes.Add,
+    nodes.Sub,
+    nodes.Concat,
+)
+SAFE_FILTERS = ("capitalize", "default", "first", "last", "length", "lower", "title", "trim", "truncate", "upper")
+SAFE_TESTS = ("defined", "undefined", "none", "true", "false", "boolean", "integer", "number", "string", "in")
+LOOP = Shape(frozenset({"index", "index0", "first", "last", "length", "revindex"}))
+
+# Nothing is computed while compiling (`optimized`), and there are no global functions.
+ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, optimized=False, trim_blocks=True, lstrip_blocks=True
+)
+ENVIRONMENT.globals.clear()
+ENVIRONMENT.filters = {name: FILTERS[name] for name in SAFE_FILTERS} | {"join": _join}
+ENVIRONMENT.tests = {name: TESTS[name] for name in SAFE_TESTS}
+
+
+def _readable(values: Mapping[str, object]) -> dict[str, object]:
+    """The values with `vars` as attributes alone, so that a variable may be called `items`."""
+    given = values.get("vars")
+    return dict(values) | ({"vars": SimpleNamespace(**given)} if isinstance(given, Mapping) else {})
+
+
+def _check_length(source: str, place: Place) -> None:
+    if len(source) > MAX_SOURCE:
+        raise PolicyError(f"a template of {len(source)} characters; the limit is {MAX_SOURCE}", place)
+
+
+def _check(tree: nodes.Node, names: Names, place: Place) -> None:
+    """Raise PolicyError where the tree holds what a template cannot, or a name that there is not."""
+    stack: list[tuple[nodes.Node, Names, int]] = [(tree, names, 0)]
+    while stack:
+        node, names, depth = stack.pop()
+        here = _line(place, node.lineno)
+        if depth > MAX_DEPTH:
+            raise PolicyError(f"a template nests deeper than {MAX_DEPTH}", here)
+        if not isinstance(node, ALLOWED):
+            raise PolicyError(f"a template cannot use Jinja's {type(node).__name__.lower()!r}", here)
+        match node:
+            case nodes.Name(name=name, ctx="load") if name not in names:
+                raise PolicyError(f"{name!r} is not a name of this template{nearest(name, names)}", here)
+            case nodes.Getattr(node=nodes.Name(name=name), attr=attribute):
+                _check_attribute(name, attribute, names, here)
+            case nodes.Getitem(node=nodes.Name(name=name), arg=nodes.Const(value=str(attribute))):
+                _check_attribute(name, attribute, names, here)
+            case nodes.Filter(name=name) if name not in ENVIRONMENT.filters:
+                raise PolicyError(f"{name!r} is not a filter{nearest(name, ENVIRONMENT.filters)}", here)
+            case nodes.Test(name=name) if name not in ENVIRONMENT.tests:
+                raise PolicyError(f"{name!r} is not a test{nearest(name, ENVIRONMENT.tests)}", here)
+            case nodes.For():
+                if "loop" in names:
+                    raise PolicyError("a template has a loop inside a loop", here)
+                stack.append((node.iter, names, depth + 1))
+                inner = {**names, "loop": LOOP, **_targets(node, names)}
+                parts = [*node.body, *node.else_, *([node.test] if node.test else [])]
+                stack += [(part, inner, depth + 1) for part in reversed(parts)]
+                continue
+        stack += [(child, names, depth + 1) for child in reversed(list(node.iter_child_nodes()))]
+
+
+def _check_attribute(name: str, attribute: str, names: Names, place: Place) -> None:
+    if name in names and attribute not in names[name].attributes:
+        known = sorted(names[name].attributes)
+        raise PolicyError(f"{attribute!r} is not a part of {name!r}{nearest(attribute, known)}", place)
+
+
+def _targets(loop: nodes.For, names: Names) -> dict[str, Shape]:
+    """The names that a loop makes; those over a known list have its items' attributes."""
+    shape = Shape()
+    if isinstance(loop.iter, nodes.Name) and loop.iter.name in names:
+        shape = Shape(names[loop.iter.name].items)
+    targets = loop.target.find_all(nodes.Name) if not isinstance(loop.target, nodes.Name) else [loop.target]
+    return {target.name: shape for target in targets}
+
+
+def _unreadable(error: Exception, place: Place) -> PolicyError:
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return PolicyError(f"the template cannot be read: {error.message}", _line(place, error.lineno))
+    return PolicyError(f"the template cannot be read: {error or 'it nests too deep'}", place)
+
+
+def _line(place: Place, number: int | None) -> Place:
+    """The place of a template's line, of which the first stands at `place`."""
+    return place if number is None or number <= 1 else Place(place.file, place.line + number - 1, 1, place.key)
