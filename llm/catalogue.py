@@ -206,6 +206,22 @@ def get(
     return locate(name, cache, catalogue)
 
 
+def digest(name: str, cache: Path, catalogue: Mapping[str, Entry] = CATALOGUE) -> str:
+    """One sha256 for a model that is there: over the paths and digests of its files, in sorted order.
+
+    Raises UnknownModel and ModelLoadError as `locate` does. A model that is a path is read in full.
+    """
+    source = _source(name, catalogue)
+    if isinstance(source, Path):
+        found = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+        files = {path.relative_to(source.parent if source.is_file() else source).as_posix(): path for path in found}
+        digests = {file: _sha256(path) for file, path in files.items()}
+    else:
+        digests = {file: digest.sha256 for file, digest in _held(name, source, cache).files.items()}
+    lines = "".join(f"{digests[file]}  {file}\n" for file in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def listed(cache: Path, catalogue: Mapping[str, Entry] = CATALOGUE) -> list[Row]:
     """Every entry, and whether its files are in the cache."""
     return [Row(e.name, e.kind, e.licence, e.memory_gb, _present(e, cache)) for e in catalogue.values()]
