@@ -1,0 +1,83 @@
+"""Regex: object to what matches one of the policy's patterns.
+
+Patterns are RE2's, so that no text and no pattern can make a match take more than linear time; look-around and
+back-references are the price.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import re2
+from pydantic import Field, ValidationInfo, field_validator
+
+from trackbed.rails.errors import RailFailed
+from trackbed.rails.library.spans import disjoint
+from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+
+MOST_MATCHES = 10_000  # of all patterns together: each match costs at most one pass over the text
+
+
+class Regex:
+    """Finds every match of the patterns; a match of the empty string is none."""
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
+    actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
+
+    class Config(RailConfig):
+        """The patterns, and what to call what they match."""
+
+        ignore_case: bool = Field(False, description="Whether upper and lower case match each other.")
+        label: str = Field("MATCH", min_length=1, description="What matches are called where patterns have no names.")
+        patterns: tuple[str, ...] | dict[str, str] = Field(
+            min_length=1,
+            description="RE2 patterns: a list, or a mapping from the name to report (and to mask with) to the pattern. "
+            r"\w, \d, \s and \b know ASCII alone; \pL and \pN are the letters and numbers of every script.",
+        )
+
+        @field_validator("patterns")
+        @classmethod
+        def _known_to_re2(cls, patterns: tuple[str, ...] | dict[str, str], info: ValidationInfo) -> object:
+            for pattern in patterns.values() if isinstance(patterns, Mapping) else patterns:
+                compile_pattern(pattern, info.data.get("ignore_case", False))
+            return patterns
+
+    def __init__(self, config: Config, models: Models) -> None:
+        named = (
+            config.patterns.items()
+            if isinstance(config.patterns, Mapping)
+            else [(config.label, pattern) for pattern in config.patterns]
+        )
+        self.patterns = [(name, compile_pattern(pattern, config.ignore_case)) for name, pattern in named]
+
+    async def check(self, turn: Turn) -> Verdict:
+        """Block on any match, and say where each is. Raises RailFailed on more matches than anyone wants masked."""
+        # Half of a surrogate pair has no UTF-8; it is judged as "?", so that offsets stay.
+        text = turn.text.encode("utf-8", "replace").decode()
+        findings = disjoint(self._matches(text))
+        if not findings:
+            return Verdict.allow()
+        names = tuple(dict.fromkeys(finding.label for finding in findings))
+        return Verdict.block(detail=", ".join(names), categories=names, findings=findings)
+
+    def _matches(self, text: str) -> Iterator[Finding]:
+        matches = ((name, match) for name, pattern in self.patterns for match in pattern.finditer(text))
+        for count, (name, match) in enumerate(matches):
+            if count == MOST_MATCHES:
+                raise RailFailed(f"more than {MOST_MATCHES} matches; a pattern that matches longer pieces finds fewer")
+            if match.end() > match.start():
+                yield Finding(name, match.start(), match.end())
+
+
+def compile_pattern(pattern: str, ignore_case: bool) -> Any:  # Any: re2 has no types
+    """An RE2 pattern. Raises ValueError that names the pattern and RE2's reason."""
+    options = re2.Options()
+    options.case_sensitive = not ignore_case
+    options.log_errors = False  # the error says it all
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+        raise ValueError(
+            f"pattern {pattern!r}: {reason}. Patterns are RE2's, which matches in linear time and so has "
+            "no look-around and no back-references: https://github.com/google/re2/wiki/Syntax"
+        ) from None
