@@ -1,45 +1,44 @@
-"""A policy: what rails run in which stage, over what knowledge, with which words.
+"""A policy: what rails run in which stage, over what knowledge, with which words; and `load_policy`, which reads one.
 
-These are the records that the rest of the engine works with; they hold what a file says after every name in it
-was found and every mistake refused.
+The records hold what a file says after every name in it was found; whatever is wrong is refused with its place.
+This file knows no rail: it finds their classes by name, and each brings the schema of its own keys.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import re2
 from jinja2 import TemplateError
 
 from trackbed.llm.types import Message, SamplingParams
 from trackbed.rails.errors import Place
-from trackbed.rails.template import Condition, Template
-from trackbed.rails.types import Action, Rail, RailConfig, Reason, Stage, Then, Turn, Verdict
+from trackbed.rails.extends import POLICIES, STAGES, find_policy, read_policy
+from trackbed.rails.language import DefaultKeys, Failure, PolicyKeys, Problems, TestKeys, VariableKeys, read_keys
+from trackbed.rails.source import Node
+from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
+from trackbed.rails.types import Action, Reason, Stage, Turn, Verdict
+from trackbed.rails.use import RailUse, Scope, imported, read_rails
+
+__all__ = [
+    "Expectation",
+    "Generation",
+    "Knowledge",
+    "Policy",
+    "PolicyTest",
+    "RailUse",
+    "Variable",
+    "load_policy",
+]
+
+REFUSAL = "I can't help with that."
+CHAT = "smollm2-135m-instruct"
+VERDICT = ("action", "stage", "rail", "reason", "detail", "categories")  # what words of refusal may read
+REASONS = ("default", "policy", "timeout", "error")
 
 ModelSource = str  # a catalogue name, `hf:org/repo`, or the absolute path of a file or folder
-Failure = Literal["timeout", "error", "nonsense"]
-
-
-@dataclass(frozen=True, slots=True)
-class RailUse:
-    """A rail as a policy uses it."""
-
-    rail: str  # its name, as the policy writes it
-    id: str
-    stage: Stage
-    rail_class: type[Rail]
-    config: RailConfig
-    place: Place
-    then: Then = "block"
-    mode: Literal["enforce", "observe"] = "enforce"
-    on_error: Literal["block", "allow"] = "block"
-    timeout: float = 10.0  # seconds
-    when: Condition | None = None
-
-    def applies(self, turn: Turn) -> bool:
-        """Whether the rail is to judge this turn. Raises jinja2.TemplateError where its condition lacks a variable."""
-        return self.when is None or self.when.holds(vars=turn.vars, question=turn.question, text=turn.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,15 @@ class Variable:
     type: Literal["string", "number", "integer", "boolean"]
     pattern: str | None = None  # RE2; the whole of a string matches it
     default: str | float | bool | None = None  # None: there is no default
+
+    def mistake(self, value: object) -> str:
+        """Why a value does not fit; empty when it does."""
+        kinds = {"string": str, "number": int | float, "integer": int, "boolean": bool}
+        if not isinstance(value, kinds[self.type]) or (isinstance(value, bool) and self.type != "boolean"):
+            return f"its value is not of type {self.type}"
+        if self.pattern is not None and not re2.fullmatch(self.pattern, value):
+            return f"its value does not match {self.pattern!r}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,8 @@ class Generation:
     """How an answer is drafted."""
 
     model: str
-    prompt: Template  # reads question, history, passages and vars
+    system: str  # who the model is told to be; empty when it is told nothing
+    prompt: Template  # what it is asked: reads question, history, passages and vars
     sampling: SamplingParams
     unknown: str  # the answer where retrieval finds nothing
     history: int = 6  # how many of the last messages the model sees
@@ -92,7 +101,7 @@ class PolicyTest:
     expect: Expectation
     place: Place
     model: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # answers, by the policy's names of models
-    passages: tuple[str, ...] = ()
+    passages: tuple[str, ...] | None = None  # what retrieval finds; None: it is left out
     fail: Mapping[str, Failure] = field(default_factory=dict)  # by stage/id
     vars: Mapping[str, Any] = field(default_factory=dict)  # any JSON value
 
@@ -110,6 +119,16 @@ class Policy:
     knowledge: Knowledge | None = None
     vars: Mapping[str, Variable] = field(default_factory=dict)
     tests: tuple[PolicyTest, ...] = ()
+
+    def bind(self, turn: Turn) -> Turn:
+        """The turn with the defaults of the variables it does not give. Raises ValueError for one that does not fit."""
+        for name, value in turn.vars.items():
+            if name not in self.vars:
+                raise ValueError(f"{name!r} is not a variable of policy {self.name!r}{nearest(name, self.vars)}")
+            if mistake := self.vars[name].mistake(value):
+                raise ValueError(f"variable {name!r}: {mistake}")
+        defaults = {name: v.default for name, v in self.vars.items() if v.default is not None}
+        return replace(turn, vars={**defaults, **turn.vars})
 
     def refusal(self, verdict: Verdict, turn: Turn) -> str:
         """The words for a block: the rail's own where it judged, else those of the reason, else the default."""
@@ -130,4 +149,175 @@ class Policy:
             return REFUSAL
 
 
-REFUSAL = "I can't help with that."
+def load_policy(path_or_name: str | Path) -> Policy:
+    """The policy of a file, of a folder's `policy.yaml`, or of a shipped name such as `default`.
+
+    Raises PolicyError, with a line for each mistake that was found; `place` is the first one's.
+    """
+    file = find_policy(path_or_name)
+    root = read_policy(file)
+    problems = Problems(str(file))
+    _check_values(root, problems)
+    keys = read_keys(PolicyKeys, root, "a policy", problems)
+    scope = Scope(
+        models={"chat": CHAT, **{name: _model_source(node) for name, node in _under(root, "models").items()}},
+        vars=frozenset(_under(root, "vars")),
+        defaults=keys.defaults if keys else DefaultKeys(),
+    )
+    rails = {stage: tuple(read_rails(stage, root.at([stage]), scope, problems)) for stage in STAGES}
+    if keys is None:
+        problems.check()
+    assert keys is not None
+
+    uses = {use.name: use for stage in STAGES for use in rails[stage]}
+    _check_models(root, scope, problems)
+    policy = Policy(
+        name=keys.name or (file.resolve().parent.name if file.name == "policy.yaml" else file.stem),
+        file=file,
+        models=scope.models,
+        generation=_generation(keys, root, scope, problems),
+        rails=rails,
+        refuse=_refuse(root, uses, scope, problems),
+        knowledge=_knowledge(keys, root, problems),
+        vars=_variables(keys, root, problems),
+        tests=tuple(_test(test, root.at(["tests", i]), uses, scope, problems) for i, test in enumerate(keys.tests)),
+    )
+    problems.check()
+    return policy
+
+
+def _under(root: Node, key: str) -> dict[str, Node]:
+    return root.keys[key].keys if key in root.keys else {}
+
+
+def _check_values(root: Node, problems: Problems) -> None:
+    """A key without a value says nothing. What is inside a rail, its own schema decides."""
+    for key, node in root.keys.items():
+        for name, child in [(key, node), *((f"{key}.{k}", n) for k, n in node.keys.items())]:
+            if child.value is None:
+                problems.add(f"{name!r} has no value", child.key)
+
+
+def _model_source(node: Node) -> ModelSource:
+    """What a model's source says; a path is made absolute, since it is relative to the file that says it."""
+    source = str(node.value)
+    if source.startswith("hf:") or not ("/" in source or source.endswith(".gguf")):
+        return source
+    return str((Path(node.place.file).parent / Path(source).expanduser()).resolve())
+
+
+def _check_models(root: Node, scope: Scope, problems: Problems) -> None:
+    # Imported when a policy is read, since the rest of the engine does without the catalogue.
+    from trackbed.llm.catalogue import CATALOGUE, HUB_NAME
+
+    for name, source in scope.models.items():
+        if problems.many:
+            return
+        place = root.at(["models", name]).place
+        if source.startswith("hf:"):
+            if not HUB_NAME.fullmatch(source):
+                problems.add(f"{source!r} is not of the form hf:org/repo", place)
+        elif "/" not in source and source not in CATALOGUE:
+            problems.add(f"{source!r} is not a model of the catalogue{nearest(source, CATALOGUE)}", place)
+
+
+def _variables(keys: PolicyKeys, root: Node, problems: Problems) -> dict[str, Variable]:
+    found = {}
+    for name, written in keys.vars.items():
+        node, variable = root.at(["vars", name]), Variable(written.type, written.pattern, written.default)
+        if mistake := _pattern_mistake(written):
+            problems.add(mistake, node.at(["pattern"]).place)
+        elif written.default is not None and (mistake := variable.mistake(written.default)):
+            problems.add(f"the default of {name!r}: {mistake}", node.at(["default"]).place)
+        found[name] = variable
+    return found
+
+
+def _pattern_mistake(written: VariableKeys) -> str:
+    """Why a variable's pattern cannot be used; empty when it can, or there is none."""
+    if written.pattern is None:
+        return ""
+    if written.type != "string":
+        return f"a pattern is for strings, not for type {written.type}"
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(written.pattern, options)
+    except re2.error as error:
+        return f"the pattern is no regular expression of RE2: {error}"
+    return ""
+
+
+def _knowledge(keys: PolicyKeys, root: Node, problems: Problems) -> Knowledge | None:
+    if (written := keys.knowledge) is None:
+        return None
+    if ":" in written.retriever:
+        with problems.caught():
+            imported(written.retriever, root.at(["knowledge", "retriever"]).place)
+    return Knowledge(written.index, written.retriever, written.passages, written.minimum_score)
+
+
+def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) -> Generation:
+    written, node = keys.generation, root.at(["generation"])
+    _find(written.model, scope.models, "one of the models", node.at(["model"]).place, problems)
+    names = {
+        "vars": Shape(scope.vars),
+        "question": Shape(),
+        "history": Shape(items=frozenset({"role", "content"})),
+        "passages": Shape(items=frozenset({"n", "text", "source", "heading"})),
+    }
+    file = POLICIES / "prompts" / "answer.j2"
+    source, place = written.prompt, node.at(["prompt"]).text
+    if source is None:
+        source, place = file.read_text("utf-8"), Place(str(file), 1, 1)
+    sampling = SamplingParams(**written.sampling.model_dump(exclude={"stop"}), stop=tuple(written.sampling.stop))
+    prompt = _template(source, place, names, problems)
+    return Generation(written.model, written.system, prompt, sampling, written.unknown, written.history)
+
+
+def _refuse(root: Node, uses: Mapping[str, RailUse], scope: Scope, problems: Problems) -> dict[str, Template]:
+    known = [*REASONS, *dict.fromkeys(use.id for use in uses.values()), *uses]
+    names = {"vars": Shape(scope.vars), "verdict": Shape(frozenset(VERDICT))}
+    found = {"default": compile_template(REFUSAL, root.place, names)}
+    for key, node in _under(root, "refuse").items():
+        _find(key, known, "a rail or a reason", node.key, problems)
+        found[key] = _template(str(node.value), node.text, names, problems)
+    return found
+
+
+def _template(source: str, place: Place, names: Names, problems: Problems) -> Template:
+    """The template, or an empty one where it cannot be read and `problems` say why."""
+    with problems.caught():
+        return compile_template(source, place, names)
+    return compile_template("", place, names)
+
+
+def _test(written: TestKeys, node: Node, uses: Mapping[str, RailUse], scope: Scope, problems: Problems) -> PolicyTest:
+    for key, known, called in (
+        ("model", scope.models, "one of the models"),
+        ("fail", uses, "a rail"),
+        ("vars", scope.vars, "a variable"),
+    ):
+        for name, child in _under(node, key).items():
+            _find(name, known, called, child.key, problems)
+    expect = written.expect
+    if expect.by is not None:
+        _find(expect.by, uses, "a rail", node.at(["expect", "by"]).place, problems)
+    asked = written.messages or [{"user": written.user or ""}]
+    return PolicyTest(
+        messages=tuple(Message(role, text) for message in asked for role, text in message.items()),
+        expect=Expectation(
+            expect.action, expect.by, expect.reason, expect.text, tuple(expect.leaked or ()), expect.model_calls
+        ),
+        place=node.place,
+        model={name: tuple(answers) for name, answers in written.model.items()},
+        passages=None if written.passages is None else tuple(written.passages),
+        fail=written.fail,
+        vars=written.vars,
+    )
+
+
+def _find(name: str, known: Collection[str], called: str, place: Place, problems: Problems) -> None:
+    """Note where a name is none of the known ones."""
+    if name not in known and not problems.many:
+        problems.add(f"{name!r} is not {called}{nearest(name, known)}", place)

@@ -21,6 +21,7 @@ from trackbed.rails.errors import Place, PolicyError
 
 MAX_SOURCE = 32_768  # characters of a template
 MAX_DEPTH = 40  # of expressions and blocks in each other
+MAX_KNOWN = 100  # names that a message lists
 MAX_JOINED = 65_536  # characters that `join` makes at most
 
 
@@ -89,7 +90,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("inptu", ["input", "output"])
     "; did you mean 'input'? It has: input, output"
     """
-    known = list(known)
+    known = list(known)[:MAX_KNOWN]
     close = get_close_matches(name, known, n=1)
     return (f"; did you mean {close[0]!r}? It has: " if close else "; it has: ") + (", ".join(known) or "nothing")
 
@@ -166,6 +167,8 @@ def _check(tree: nodes.Node, names: Names, place: Place) -> None:
         match node:
             case nodes.Name(name=name, ctx="load") if name not in names:
                 raise PolicyError(f"{name!r} is not a name of this template{nearest(name, names)}", here)
+            case nodes.Getattr(attr=attribute) if attribute.startswith("_"):
+                raise PolicyError(f"{attribute!r} is private", here)
             case nodes.Getattr(node=nodes.Name(name=name), attr=attribute):
                 _check_attribute(name, attribute, names, here)
             case nodes.Getitem(node=nodes.Name(name=name), arg=nodes.Const(value=str(attribute))):
@@ -203,7 +206,8 @@ def _targets(loop: nodes.For, names: Names) -> dict[str, Shape]:
 def _unreadable(error: Exception, place: Place) -> PolicyError:
     if isinstance(error, jinja2.TemplateSyntaxError):
         return PolicyError(f"the template cannot be read: {error.message}", _line(place, error.lineno))
-    return PolicyError(f"the template cannot be read: {error or 'it nests too deep'}", place)
+    cause = "it nests too deep" if isinstance(error, RecursionError) else "a number in it is too long"
+    return PolicyError(f"the template cannot be read: {cause}", place)
 
 
 def _line(place: Place, number: int | None) -> Place:

@@ -1,0 +1,96 @@
+"""Which file a policy's name means, and what a policy has from the one that it extends.
+
+This file knows stages and the ids of their rails. It does not look at what else a policy says.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from trackbed.rails.errors import PolicyError
+from trackbed.rails.source import Node, read_source
+from trackbed.rails.types import Stage
+
+POLICIES = Path(__file__).parents[1] / "policies"  # those that ship
+STAGES: tuple[Stage, ...] = get_args(Stage)
+MAX_GENERATIONS = 8  # policies that extend each other
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the policies that ship."""
+    return tuple(sorted(file.stem for file in POLICIES.glob("*.yaml")))
+
+
+def find_policy(path_or_name: str | Path) -> Path:
+    """The file that a shipped name or a path means. Raises PolicyError."""
+    if path_or_name in shipped():
+        return POLICIES / f"{path_or_name}.yaml"
+    file = _in_folder(Path(path_or_name))
+    if not file.is_file():
+        known = ", ".join(shipped())
+        raise PolicyError(f"there is no policy at {file}; give a file, a folder with a policy.yaml, or one of: {known}")
+    return file
+
+
+def read_policy(file: Path, heirs: tuple[Path, ...] = ()) -> Node:
+    """The tree of a policy's file, over that of the policy which it extends. Raises PolicyError."""
+    own = read_source(file)
+    node = own.keys.get("extends")
+    if node is None or not isinstance(node.value, str):
+        return own
+    if node.value in shipped():
+        base = POLICIES / f"{node.value}.yaml"
+    else:
+        base = _in_folder(file.parent / node.value)
+        if not base.resolve().is_relative_to(file.parent.resolve()):
+            raise PolicyError(f"{node.value!r} is outside the policy's folder, {file.parent}", node.place)
+        if not base.is_file():
+            known = ", ".join(shipped())
+            raise PolicyError(
+                f"there is no policy at {base}; give a path in this folder, or one of: {known}", node.place
+            )
+    heirs = (*heirs, file.resolve())
+    if base.resolve() in heirs:
+        raise PolicyError(f"{node.value!r} extends this policy in turn", node.place)
+    if len(heirs) > MAX_GENERATIONS:
+        raise PolicyError(f"more than {MAX_GENERATIONS} policies extend each other", node.place)
+    return _merged(read_policy(base, heirs), own)
+
+
+def entries(stage: Node) -> list[Node]:
+    """The rails of a stage, in its short form, a list, or its long one, with a key `rails`."""
+    return stage.keys["rails"].items if "rails" in stage.keys else stage.items
+
+
+def _in_folder(path: Path) -> Path:
+    return path / "policy.yaml" if path.is_dir() else path
+
+
+def _merged(base: Node, own: Node) -> Node:
+    """The base with `own` over it: rails by their id, other keys one level deep. Names and tests are not inherited."""
+    merged = {key: node for key, node in base.keys.items() if key not in ("name", "extends", "tests")}
+    for key, node in own.keys.items():
+        under = merged.get(key)
+        if under and key in STAGES:
+            merged[key] = _merged_stage(under, node)
+        elif under and under.keys and node.keys:
+            merged[key] = replace(node, value={**under.keys, **node.keys})
+        else:
+            merged[key] = node
+    return replace(own, value=merged)
+
+
+def _merged_stage(base: Node, own: Node) -> Node:
+    """The stage's rails: one of the same id takes the place of the inherited one, and new ones come after."""
+    if not entries(own):
+        return own  # a mistake, and told when the keys are read
+    own_by_id = {_id(node): node for node in reversed(entries(own))}
+    kept = [own_by_id.get(_id(node), node) for node in entries(base)]
+    new = [node for node in entries(own) if all(node is not other for other in kept)]
+    rails = replace(own, value=[*kept, *new])
+    return replace(own, value={**base.keys, **own.keys, "rails": rails}) if base.keys or own.keys else rails
+
+
+def _id(rail: Node) -> object:
+    named = rail.keys.get("id") or rail.keys.get("rail")
+    return named.value if named else None

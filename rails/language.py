@@ -1,0 +1,386 @@
+"""What may stand in a policy's file: keys, types and bounds, for the loader and for editors alike.
+
+The classes mirror the file key by key. This file says what is wrong with a value and where; what the names in
+a policy lead to is `policy.py`'s business.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from trackbed.llm.types import Role
+from trackbed.rails.errors import Place, PolicyError
+from trackbed.rails.source import Node
+from trackbed.rails.template import nearest
+from trackbed.rails.types import Action, RailConfig, Reason, Then
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+IMPORT_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+LIMIT = 20  # mistakes told at once
+FUTURE_RETRIEVERS = ("bm25", "hybrid", "postgres")
+
+
+def _seconds(value: object) -> float:
+    """A duration in seconds, from its words: 800ms, 2s, 1m."""
+    words = value if isinstance(value, str) else ""
+    unit = next((unit for unit in UNITS if words.removesuffix(unit).isdecimal() and words.endswith(unit)), None)
+    if unit is None or len(words) > 8:
+        raise ValueError(f"{value!r} is not a duration; write 800ms, 2s or 1m")
+    seconds = int(words.removesuffix(unit)) * UNITS[unit]
+    if not 0 < seconds <= 600:
+        raise ValueError(f"{value!r} is not between 1ms and 10m")
+    return seconds
+
+
+def _source(value: object) -> object:
+    if isinstance(value, dict):
+        raise ValueError(
+            "a model behind an endpoint is not supported yet; give a catalogue name, a path or hf:org/repo"
+        )
+    return value
+
+
+def _retriever(value: str) -> str:
+    if value in FUTURE_RETRIEVERS:
+        raise ValueError(f"retriever {value!r} is not supported yet; it can be faiss or package.module:Class")
+    if value != "faiss" and ":" not in value:
+        raise ValueError(f"{value!r} is not a retriever; it can be faiss or package.module:Class")
+    return value
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _one_role(value: dict[Role, str]) -> dict[Role, str]:
+    if len(value) != 1:
+        raise ValueError("a message has one role and its text, such as {user: hello}")
+    return value
+
+
+def _rails_in_list(value: object) -> object:
+    return {"rails": value} if isinstance(value, list) else value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m)$")]),
+]
+ModelSource = Annotated[str, BeforeValidator(_source, json_schema_input_type=str), Field(min_length=1)]
+Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(min_length=1)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+OnError = Literal["block", "allow"]
+Failure = Literal["timeout", "error", "nonsense"]
+
+
+class Keys(BaseModel):
+    """The keys of one part of the file. Unknown ones are errors, and so are values of another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    called: ClassVar[str]  # what a message calls this part
+    unbuilt: ClassVar[tuple[str, ...]] = ()  # keys of the language that this version refuses
+
+
+class DefaultKeys(Keys):
+    """What holds for every rail that does not say otherwise."""
+
+    called: ClassVar[str] = "defaults"
+    on_error: OnError = "block"
+    """What is made of a rail that cannot judge."""
+    timeout: Duration = 10.0
+    """How long a rail may take: 800ms, 2s."""
+
+
+class VariableKeys(Keys):
+    """A value that a turn may carry, for conditions and templates to read."""
+
+    called: ClassVar[str] = "a variable"
+    type: Literal["string", "number", "integer", "boolean"]
+    """What kind of value it is."""
+    pattern: str | None = Field(None, max_length=1000)
+    """A regular expression (RE2) that the whole of a string matches."""
+    default: str | bool | int | float | None = None
+    """The value where a turn gives none."""
+
+
+class KnowledgeKeys(Keys):
+    """Where passages come from."""
+
+    called: ClassVar[str] = "knowledge"
+    unbuilt: ClassVar[tuple[str, ...]] = ("filter",)
+    index: str = Field(min_length=1)
+    """What `trackbed ingest` wrote: a name or a path; `kb` is the shipped one."""
+    retriever: Annotated[str, AfterValidator(_retriever)] = "faiss"
+    """`faiss`, or the import path of a class, package.module:Class."""
+    passages: int = Field(4, ge=1, le=50)
+    """How many passages are given to the model at most."""
+    minimum_score: float = Field(0.3, ge=-1, le=1)
+    """How similar a passage must be to the question, as a cosine; below it, it counts as not found."""
+
+
+class SamplingKeys(Keys):
+    """How the next token is chosen, and when to stop."""
+
+    called: ClassVar[str] = "sampling"
+    temperature: float = Field(0.0, ge=0, le=5)
+    """0 takes the likeliest token; more varies the answer."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Only the likeliest tokens that together have this probability are drawn from."""
+    max_tokens: int = Field(256, ge=1, le=65_536)
+    """How long an answer may be."""
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    """The answer ends before the first of these."""
+    seed: int | None = None
+    """Makes drawn answers repeatable."""
+
+
+class GenerationKeys(Keys):
+    """How an answer is drafted."""
+
+    called: ClassVar[str] = "generation"
+    unbuilt: ClassVar[tuple[str, ...]] = ("ahead", "adapter")
+    model: str = "chat"
+    """The model that answers, by its name under `models`."""
+    system: str = ""
+    """Who the model is told to be; a plain text."""
+    prompt: str | None = Field(None, min_length=1)
+    """What the model is asked: a Jinja2 template over question, history, passages and vars; or !include its file."""
+    sampling: SamplingKeys = SamplingKeys()
+    """How the answer is sampled."""
+    unknown: str = Field("I don't know: nothing I have read says anything about that.", min_length=1)
+    """The answer where retrieval finds nothing good enough; no model is asked."""
+    history: int = Field(6, ge=0, le=1000)
+    """How many of the conversation's last messages the model sees."""
+
+
+class OutputKeys(Keys):
+    """The output stage in its long form."""
+
+    called: ClassVar[str] = "output"
+    unbuilt: ClassVar[tuple[str, ...]] = ("stream",)
+    rails: list[dict[str, Any]] = Field(min_length=1)
+    """The rails that judge the draft, from top to bottom."""
+
+
+class RailKeys(BaseModel):
+    """The keys that every rail has; the others are its own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, use_attribute_docstrings=True)
+    called: ClassVar[str] = "a rail"
+    rail: str = Field(min_length=1)
+    """The rail's name, or the import path of a class, package.module:Class."""
+    id: str | None = Field(None, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)
+    """Its name in traces and in `refuse`; the rail's name unless given."""
+    then: Then | None = None
+    """What is made of an objection: block (the default), mask, drop, regenerate or quote."""
+    mode: Literal["enforce", "observe"] = "enforce"
+    """`observe` judges and traces, and never enforces."""
+    when: str | None = Field(None, min_length=1)
+    """A condition over vars, question and text; the rail judges only where it is true."""
+    on_error: OnError | None = None
+    """What is made of a rail that cannot judge: block or allow."""
+    timeout: Duration | None = None
+    """How long it may take: 800ms, 2s."""
+
+
+class ExpectKeys(Keys):
+    """What a test expects of the reply."""
+
+    called: ClassVar[str] = "expect"
+    action: Action | None = None
+    """allow, rewrite or block."""
+    by: str | None = None
+    """The rail that did it, as stage/id."""
+    reason: Reason | None = None
+    """policy, timeout or error."""
+    text: str | None = None
+    """The reply's text, or the question's as the rails left it."""
+    leaked: list[str] | None = Field(None, min_length=1)
+    """Texts that must not stand in the reply."""
+    model_calls: int | None = Field(None, ge=0)
+    """How many answers models may have given at most."""
+
+    @model_validator(mode="after")
+    def _expects(self) -> "ExpectKeys":
+        if not self.model_fields_set:
+            raise ValueError("a test expects something; it can say: " + ", ".join(type(self).model_fields))
+        return self
+
+
+class TestKeys(Keys):
+    """A conversation, what the models are made to answer, and what must come of it."""
+
+    __test__: ClassVar[bool] = False  # pytest takes it for a class of tests otherwise
+    called: ClassVar[str] = "a test"
+    user: str | None = None
+    """What the user says."""
+    messages: list[Annotated[dict[Role, str], AfterValidator(_one_role)]] | None = Field(None, min_length=1)
+    """A conversation that no rail has judged yet; the user speaks last."""
+    model: dict[str, Texts] = {}
+    """What each model is made to answer."""
+    passages: list[str] | None = None
+    """What retrieval is made to find; an empty list finds nothing, and without one nothing is sought."""
+    fail: dict[str, Failure] = {}
+    """Rails, as stage/id, that are made to fail."""
+    vars: dict[str, str | bool | int | float] = {}
+    """The turn's variables."""
+    expect: ExpectKeys
+    """What must come of it."""
+
+    @model_validator(mode="after")
+    def _asks(self) -> "TestKeys":
+        if (self.user is None) == (self.messages is None):
+            raise ValueError("a test has either 'user' or 'messages'")
+        if self.messages and "user" not in self.messages[-1]:
+            raise ValueError("the last of 'messages' is the user's")
+        return self
+
+
+class PolicyKeys(Keys):
+    """A policy: what may be asked, what an answer rests on, and what may be answered."""
+
+    called: ClassVar[str] = "a policy"
+    unbuilt: ClassVar[tuple[str, ...]] = ("dialog", "tools", "budget")
+    policy: Literal[1]
+    """The version of this language."""
+    name: str | None = Field(None, min_length=1, max_length=100)
+    """What reports call it; the file's name unless given."""
+    extends: str | None = None
+    """A shipped policy or a path; its rails are merged with these by their id."""
+    models: dict[Word, ModelSource] = {}
+    """Models by the names that this policy uses: a catalogue name, a path, or hf:org/repo."""
+    defaults: DefaultKeys = DefaultKeys()
+    """What holds for every rail that does not say otherwise."""
+    vars: dict[Word, VariableKeys] = {}
+    """Values that a turn may carry."""
+    knowledge: KnowledgeKeys | None = None
+    """Where passages come from; without it, no passages are sought."""
+    generation: GenerationKeys = GenerationKeys()
+    """How an answer is drafted."""
+    input: list[dict[str, Any]] = Field([], min_length=1)
+    """The rails that judge what the user says, from top to bottom."""
+    retrieval: list[dict[str, Any]] = Field([], min_length=1)
+    """The rails that judge each passage found."""
+    output: Annotated[OutputKeys | None, BeforeValidator(_rails_in_list)] = None
+    """The rails that judge the draft."""
+    refuse: dict[str, str] = {}
+    """Words of refusal, Jinja2 templates over verdict and vars: by rail, by reason, else `default`."""
+    tests: list[TestKeys] = Field([], min_length=1)
+    """What `trackbed policy test` checks, without loading a model."""
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Problems:
+    """The mistakes of a policy, gathered so that its writer sees them all at once."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.found: list[PolicyError] = []
+
+    @property
+    def many(self) -> bool:
+        """Whether there are more than anybody reads."""
+        return len(self.found) >= LIMIT
+
+    def add(self, message: str, place: Place) -> None:
+        """Note a mistake."""
+        self.found.append(PolicyError(message, place))
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Note a mistake that the block raises, and go on after it."""
+        try:
+            yield
+        except PolicyError as error:
+            self.found.append(error)
+
+    def check(self) -> None:
+        """Raise what was found as one error, a line for each mistake, in the order of the file."""
+        told: dict[Place | None, PolicyError] = {}
+        for error in self.found:
+            told.setdefault(error.place, error)  # what else is wrong in one place mostly follows from the first
+        if told:
+            first, *rest = sorted(told.values(), key=self._order)[:LIMIT]
+            words = str(first).removeprefix(f"{first.place}: ")
+            raise type(first)("\n".join([words, *map(str, rest)]), first.place)
+
+    def _order(self, error: PolicyError) -> tuple[bool, str, int, int]:
+        place = error.place or Place(self.file)
+        return place.file != self.file, place.file, place.line, place.column
+
+
+def read_keys(model: type[Model], node: Node, called: str, problems: Problems) -> Model | None:
+    """The node as a `model`; None when it is none, and `problems` say why and where."""
+    try:
+        # JSON has lists where Python has tuples and sets, so types can be strict and a Config may use either.
+        return model.model_validate_json(json.dumps(node.plain()), strict=True)
+    except ValidationError as error:
+        problems.found += [
+            _problem(details, model, node, called) for details in error.errors(include_url=False)[:LIMIT]
+        ]
+        return None
+
+
+def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: str) -> PolicyError:
+    """One of pydantic's errors in our words."""
+    *path, last = error["loc"] or ("",)
+    found = node.at(error["loc"])
+    value, key = error["input"], found.place.key
+    if value is None:
+        return PolicyError(f"{key!r} has no value", found.key)
+    match error["type"]:
+        case "extra_forbidden":
+            owner = _owner(model, path)
+            name = str(last)
+            if name in getattr(owner, "unbuilt", ()):
+                return PolicyError(f"{name!r} is not supported yet", found.key)
+            known = [*owner.model_fields, *(RailKeys.model_fields if issubclass(owner, RailConfig) else ())]
+            called = called if owner is model else getattr(owner, "called", key.rpartition(".")[0])
+            return PolicyError(f"{name!r} is not a key of {called}{nearest(name, known)}", found.key)
+        case "missing":
+            owner = _owner(model, path)
+            called = called if owner is model else getattr(owner, "called", key)
+            return PolicyError(f"{str(last)!r} is missing from {called}", found.place)
+        case "value_error":
+            return PolicyError(str(error["ctx"]["error"]), found.place)
+        case "literal_error":
+            words = error["ctx"]["expected"].replace("'", "")
+            return PolicyError(f"{key!r} is {_short(value)}; it can be {words}", found.place)
+        case "too_short" if not value:
+            return PolicyError(f"{key!r} is given but empty; leave it out, or give it something", found.key)
+        case "dict_type" | "model_type":
+            return PolicyError(f"{key!r} is {_short(value)}; it takes keys with values", found.place)
+        case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":
+            return PolicyError(f"{key!r} is {_short(value)}; it takes a list", found.place)
+        case "string_type" if isinstance(value, bool | int | float):
+            return PolicyError(f"{key!r} is {_short(value)}, which is no text; put it in quotes", found.place)
+    return PolicyError(f"{key!r} is {_short(value)}; {error['msg'].replace('Input should', 'it should')}", found.place)
+
+
+def _short(value: object) -> str:
+    """A value in a message."""
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "a mapping"
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _owner(model: type[BaseModel], path: list[str | int]) -> type[BaseModel]:
+    """The model whose keys stand at a path of pydantic's."""
+    for step in path:
+        if isinstance(step, str) and step in model.model_fields:
+            model = next(_models(model.model_fields[step].annotation), model)
+    return model
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
