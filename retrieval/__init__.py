@@ -1,1 +1,23 @@
 """Finds passages."""
+
+from collections.abc import Mapping
+
+from trackbed.retrieval.errors import DocumentUnreadable, IndexMismatch, IndexMissing, RetrievalError
+from trackbed.retrieval.types import Document, Embedder, Passage, Retriever
+
+__all__ = [
+    "RETRIEVERS",
+    "Document",
+    "DocumentUnreadable",
+    "Embedder",
+    "IndexMismatch",
+    "IndexMissing",
+    "Passage",
+    "RetrievalError",
+    "Retriever",
+]
+
+# By the names that a policy uses. Each has `open(path, embedder)`, a class method that gives a Retriever.
+RETRIEVERS: Mapping[str, str] = {
+    "faiss": "trackbed.retrieval.faiss_index:FaissRetriever",
+}
