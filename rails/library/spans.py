@@ -53,8 +53,10 @@ def disjoint(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 @lru_cache(maxsize=4096)
 def _plain(char: str) -> str:
     """One character, or none, in place of `char`."""
+    if char in "\ufe0e\ufe0f":  # which say how the character before is drawn
+        return ""
     match unicodedata.category(char):
-        case "Cf":  # zero-width characters, soft hyphens, marks of direction
+        case "Cf" | "Me":  # zero-width characters, soft hyphens, marks of direction; the frame of a key-cap
             return ""
         case "Cs":  # half of a surrogate pair: no text, and nothing that RE2 could be given
             return "\ufffd"
