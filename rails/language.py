@@ -21,6 +21,8 @@ from trackbed.rails.types import Action, RailConfig, Reason, Then
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 IMPORT_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 LIMIT = 20  # mistakes told at once
+MAX_RAILS = 100  # in a stage
+SUBJECTS = ("Input", "String", "List", "Tuple", "Frozenset", "Dictionary")  # what pydantic's messages begin with
 FUTURE_RETRIEVERS = ("bm25", "hybrid", "postgres")
 
 
@@ -73,6 +75,8 @@ Duration = Annotated[
 ModelSource = Annotated[str, BeforeValidator(_source, json_schema_input_type=str), Field(min_length=1)]
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(min_length=1)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+# What each rail may say is its own schema's business.
+Rails = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_RAILS)]
 OnError = Literal["block", "allow"]
 Failure = Literal["timeout", "error", "nonsense"]
 
@@ -162,7 +166,7 @@ class OutputKeys(Keys):
 
     called: ClassVar[str] = "output"
     unbuilt: ClassVar[tuple[str, ...]] = ("stream",)
-    rails: list[dict[str, Any]] = Field(min_length=1)
+    rails: Rails
     """The rails that judge the draft, from top to bottom."""
 
 
@@ -261,15 +265,15 @@ class PolicyKeys(Keys):
     """Where passages come from; without it, no passages are sought."""
     generation: GenerationKeys = GenerationKeys()
     """How an answer is drafted."""
-    input: list[dict[str, Any]] = Field([], min_length=1)
+    input: Rails = []
     """The rails that judge what the user says, from top to bottom."""
-    retrieval: list[dict[str, Any]] = Field([], min_length=1)
+    retrieval: Rails = []
     """The rails that judge each passage found."""
     output: Annotated[OutputKeys | None, BeforeValidator(_rails_in_list)] = None
     """The rails that judge the draft."""
     refuse: dict[str, str] = {}
     """Words of refusal, Jinja2 templates over verdict and vars: by rail, by reason, else `default`."""
-    tests: list[TestKeys] = Field([], min_length=1)
+    tests: list[TestKeys] = Field([], min_length=1, max_length=1000)
     """What `trackbed policy test` checks, without loading a model."""
 
 
@@ -360,7 +364,9 @@ def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: st
             return PolicyError(f"{key!r} is {_short(value)}; it takes a list", found.place)
         case "string_type" if isinstance(value, bool | int | float):
             return PolicyError(f"{key!r} is {_short(value)}, which is no text; put it in quotes", found.place)
-    return PolicyError(f"{key!r} is {_short(value)}; {error['msg'].replace('Input should', 'it should')}", found.place)
+    subject, _, rest = error["msg"].partition(" ")
+    words = f"it {rest}" if subject in SUBJECTS else error["msg"]
+    return PolicyError(f"{key!r} is {_short(value)}; {words}", found.place)
 
 
 def _short(value: object) -> str:

@@ -244,7 +244,7 @@ def _pattern_mistake(written: VariableKeys) -> str:
     try:
         re2.compile(written.pattern, options)
     except re2.error as error:
-        return f"the pattern is no regular expression of RE2: {error}"
+        return f"the pattern is no regular expression of RE2: {error.args[0].decode(errors='replace')}"
     return ""
 
 
@@ -281,6 +281,8 @@ def _refuse(root: Node, uses: Mapping[str, RailUse], scope: Scope, problems: Pro
     found = {"default": compile_template(REFUSAL, root.place, names)}
     for key, node in _under(root, "refuse").items():
         _find(key, known, "a rail or a reason", node.key, problems)
+        if problems.many:
+            break
         found[key] = _template(str(node.value), node.text, names, problems)
     return found
 

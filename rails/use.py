@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from trackbed.rails.errors import Place, PolicyError, UnknownRail
 from trackbed.rails.extends import entries
-from trackbed.rails.language import IMPORT_PATH, DefaultKeys, OnError, Problems, RailKeys, read_keys
+from trackbed.rails.language import IMPORT_PATH, MAX_RAILS, DefaultKeys, OnError, Problems, RailKeys, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import Condition, Shape, compile_condition, nearest
 from trackbed.rails.types import ModelReference, Rail, RailConfig, Stage, Then, Turn
@@ -59,7 +59,7 @@ class Scope:
 def read_rails(stage: Stage, node: Node, scope: Scope, problems: Problems) -> Iterator[RailUse]:
     """The rails of a stage; those that cannot be read are left out, and `problems` say why."""
     seen: set[str] = set()
-    for entry in entries(node):
+    for entry in entries(node)[:MAX_RAILS]:
         if problems.many:
             return
         if use := _rail(stage, entry, scope, problems):
@@ -119,7 +119,7 @@ def _rail(stage: Stage, node: Node, scope: Scope, problems: Problems) -> RailUse
     config = read_keys(found.Config, own, f"rail {keys.rail!r}", problems)
     if config is None:
         return None
-    for key, model in _models(config):
+    for key, model in named_models(config):
         if model not in scope.models:
             problems.add(f"{model!r} is not one of the models{nearest(model, scope.models)}", own.at([key]).place)
     return RailUse(
@@ -149,7 +149,7 @@ def _check_use(keys: RailKeys, stage: Stage, found: type[Rail], node: Node) -> N
         raise PolicyError(f"rail {keys.rail!r} cannot {then} on {stage}; 'then' can be {', '.join(able)}", place)
 
 
-def _models(config: RailConfig) -> Iterator[tuple[str, str]]:
+def named_models(config: RailConfig) -> Iterator[tuple[str, str]]:
     """The keys of a rail's own that name models, with what they name."""
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)

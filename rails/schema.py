@@ -1,0 +1,88 @@
+"""The language of policies as JSON Schema, for editors that complete and check while one writes.
+
+It comes from the classes that the loader reads with and from each rail's own `Config`. It says less than the
+loader does: names that lead somewhere, such as models and ids, are found only when a policy is loaded.
+"""
+
+from typing import Any, get_args
+
+from trackbed.rails import RAILS
+from trackbed.rails.errors import Place
+from trackbed.rails.extends import STAGES
+from trackbed.rails.language import IMPORT_PATH, PolicyKeys, RailKeys
+from trackbed.rails.types import Rail, Stage, Then
+from trackbed.rails.use import ONLY_IN, rail_class
+
+Schema = dict[str, Any]  # Any: JSON
+
+
+def policy_schema() -> Schema:
+    """The JSON Schema (2020-12) of a policy file. Imports every rail that ships."""
+    schema = _clean(PolicyKeys.model_json_schema())
+    classes = {name: rail_class(name, Place("RAILS")) for name in RAILS}
+    for name, found in classes.items():
+        config = _clean(found.Config.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}"))
+        schema["$defs"] |= {f"{name}.{part}": words for part, words in config.pop("$defs", {}).items()}
+        schema["$defs"] |= {f"{stage}.{name}": _rail(name, found, config, stage) for stage in found.stages}
+    for stage in STAGES:
+        known = [{"$ref": f"#/$defs/{stage}.{name}"} for name, found in classes.items() if stage in found.stages]
+        rails = {"type": "array", "minItems": 1, "items": {"anyOf": [*known, _custom()]}}
+        schema["$defs"][f"{stage}.rails"] = rails
+        schema["properties"][stage] |= {"$ref": f"#/$defs/{stage}.rails"}
+    _long_form(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A policy of trackbed", **schema}
+
+
+def _long_form(schema: Schema) -> None:
+    """Output is a list like the other stages, or holds its list under `rails`."""
+    rails = {"$ref": "#/$defs/output.rails"}
+    schema["$defs"]["OutputKeys"]["properties"]["rails"] |= rails
+    for key in ("type", "items", "minItems"):
+        schema["$defs"]["OutputKeys"]["properties"]["rails"].pop(key, None)
+        for stage in STAGES:
+            schema["properties"][stage].pop(key, None)
+    output = schema["properties"]["output"]
+    schema["properties"]["output"] = {
+        "description": output.get("description", ""),
+        "anyOf": [rails, {"$ref": "#/$defs/OutputKeys"}],
+    }
+
+
+def _rail(name: str, found: type[Rail], config: Schema, stage: Stage) -> Schema:
+    """One kind of rail in one stage: what all rails have, and its own keys."""
+    able = [then for then in get_args(Then) if then in found.actions and ONLY_IN.get(then, stage) == stage]
+    common = _clean(RailKeys.model_json_schema())["properties"]
+    common["rail"] |= {"const": name}
+    common["then"] |= {"enum": able}
+    required = ["rail", *config.get("required", [])]
+    return {
+        "type": "object",
+        "description": (found.__doc__ or "").strip().partition("\n")[0],
+        "properties": common | config.get("properties", {}),
+        "required": required if "block" in able else [*required, "then"],
+        "additionalProperties": False,
+    }
+
+
+def _custom() -> Schema:
+    """Anyone's class, whose own keys are not known here."""
+    common = _clean(RailKeys.model_json_schema())["properties"]
+    common["rail"] |= {"pattern": f"^{IMPORT_PATH}$"}
+    return {"type": "object", "properties": common, "required": ["rail"]}
+
+
+def _clean(schema: Any) -> Any:  # Any: JSON
+    """A schema without titles made from names, and without the null that only stands for a missing key."""
+    if isinstance(schema, list):
+        return [_clean(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _clean(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    if "default" in found and found["default"] is None:
+        del found["default"]
+    if {"type": "null"} in (options := found.get("anyOf", [])):
+        options.remove({"type": "null"})
+        if len(options) == 1:
+            del found["anyOf"]
+            found |= options[0]
+    return found
