@@ -221,7 +221,8 @@ def _packed(pieces: Sequence[_Piece], size: int, overlap: int) -> Iterator[tuple
         return
     end = pieces[-1].end
     whole = end - pieces[0].start
-    enough = whole / math.ceil(whole / size)
+    parts = max(1, math.ceil((whole - overlap) / (size - overlap)))
+    enough = (whole + (parts - 1) * overlap) / parts
     held: list[_Piece] = []
     for piece in pieces:
         start = held[0].start if held else piece.start

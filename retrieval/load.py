@@ -6,6 +6,8 @@ here knows passages or vectors.
 """
 
 import codecs
+import io
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -130,10 +132,10 @@ def _html(data: bytes, source: str) -> Document:
 
 
 def _pdf(data: bytes, source: str) -> Document:
-    import io
-
     from pypdf import PdfReader
 
+    # What it logs of a broken file, the error says; what it logs of a readable one is of no use.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         reader = PdfReader(io.BytesIO(data))
         # Many files are encrypted with no password, only to forbid printing.

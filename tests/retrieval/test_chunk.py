@@ -1,0 +1,145 @@
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trackbed.retrieval.chunk import SIZE, Chunking, chunk
+from trackbed.retrieval.types import Document, Passage
+
+STRUCTURE = ("# One", "## Two {#anchor}", "### Three", "Title", "=====", "---", "key: value", "```py", "```", "~~~")
+CONTENT = ("x = 1; y = 2", "| a | b |", "|---|---|", "- item one", "  2. item two", "", " \t", "w" * 70, "e.g. this\r")
+SENTENCES = ("Ends. Here! »So?« And more", "A sentence of some words, and more.", "漢字。かな。")
+LINES = st.sampled_from(STRUCTURE + CONTENT + SENTENCES)
+TEXTS = st.lists(LINES | st.text(max_size=40), max_size=30).map("\n".join) | st.text(max_size=300)
+CHUNKINGS = st.integers(1, 120).flatmap(lambda size: st.builds(Chunking, st.just(size), st.integers(0, size - 1)))
+
+
+def split(text: str, chunking: Chunking = Chunking()) -> list[Passage]:
+    return list(chunk(Document("a.md", text), chunking))
+
+
+@given(TEXTS, CHUNKINGS)
+def test_a_passage_is_the_text_between_its_offsets(text: str, chunking: Chunking) -> None:
+    for passage in split(text, chunking):
+        assert passage.text == text[passage.start : passage.end] == passage.text.strip() != ""
+
+
+@given(TEXTS, CHUNKINGS)
+def test_every_character_that_is_not_blank_is_in_a_passage(text: str, chunking: Chunking) -> None:
+    covered: set[int] = set()
+    for passage in split(text, chunking):
+        covered.update(range(passage.start, passage.end))
+    assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
+
+
+@given(TEXTS, CHUNKINGS)
+def test_no_passage_is_longer_than_the_size(text: str, chunking: Chunking) -> None:
+    assert all(len(passage.text) <= chunking.size for passage in split(text, chunking))
+
+
+@given(TEXTS, CHUNKINGS)
+def test_passages_go_on_through_the_text_and_repeat_no_more_than_the_overlap(text: str, chunking: Chunking) -> None:
+    passages = split(text, chunking)
+    for before, after in pairwise(passages):
+        assert before.start < after.start
+        assert before.end < after.end
+        assert before.end - after.start <= chunking.overlap
+
+
+def test_a_passage_knows_the_headings_above_it_and_never_spans_two_sections() -> None:
+    text = (
+        "Intro.\n\n# Policies\n\n## The `rails`\n\nA rail checks.\n\n"
+        "## Flows {#flows}\n\nA flow.\n\n# Serving\n\nA server.\n"
+    )
+    assert [(passage.heading, passage.text) for passage in split(text)] == [
+        ("", "Intro."),
+        ("Policies > The rails", "# Policies\n\n## The `rails`\n\nA rail checks."),
+        ("Policies > Flows", "## Flows {#flows}\n\nA flow."),
+        ("Serving", "# Serving\n\nA server."),
+    ]
+
+
+def test_underlined_headings_are_headings() -> None:
+    assert [passage.heading for passage in split("Guide\n=====\n\nText.\n\nPart\n----\n\nMore.")] == [
+        "Guide",
+        "Guide > Part",
+    ]
+
+
+def test_a_comment_in_code_is_no_heading() -> None:
+    [passage] = split("# Real\n\n```sh\n# not a heading\nls\n```\n\nAfter.")
+    assert passage.heading == "Real"
+
+
+def test_a_code_block_stays_whole_where_it_fits() -> None:
+    code = "```py\n" + "\n".join(f"value_{i} = compute({i})" for i in range(12)) + "\n```"
+    prose = "A sentence that comes before the code. " * 8
+    passages = split(f"# Code\n\n{prose}\n\n{code}\n\n{prose}", Chunking(500, 60))
+    assert len(passages) > 1
+    assert sum(code in passage.text for passage in passages) == 1
+
+
+def test_a_code_block_that_is_too_long_is_split_between_lines() -> None:
+    lines = [f"value_{i} = compute({i})" for i in range(100)]
+    passages = split("\n".join(["```py", *lines, "```"]), Chunking(300, 50))
+    assert len(passages) > 1
+    assert [line for passage in passages for line in passage.text.splitlines()] == ["```py", *lines, "```"]
+
+
+def test_a_table_is_split_between_rows() -> None:
+    rows = [f"| row {i} | with some. words of it |" for i in range(40)]
+    passages = split("\n".join(rows), Chunking(200, 50))
+    assert [row for passage in passages for row in passage.text.splitlines()] == rows
+
+
+def test_a_heading_stays_with_what_it_heads() -> None:
+    code = "```\n" + "line of code\n" * 70 + "```"
+    passages = split(f"# A heading\n\n{code}", Chunking(900, 100))
+    assert all("line of code" in passage.text for passage in passages)
+
+
+def test_passages_of_prose_overlap_by_whole_sentences() -> None:
+    sentences = [f"Sentence number {i} says a thing." for i in range(40)]
+    passages = split(" ".join(sentences), Chunking(300, 80))
+    for before, after in pairwise(passages):
+        shared = before.text[after.start - before.start :]
+        assert shared.count(".") == 2
+        assert after.text.startswith(shared)
+        assert shared.startswith("Sentence number")
+
+
+def test_a_long_section_is_split_into_parts_of_about_one_length() -> None:
+    passages = split("Ten words make up this sentence that is written here. " * 20)
+    assert [len(passage.text) // 100 for passage in passages] == [6, 5]
+
+
+def test_a_passage_knows_its_page() -> None:
+    text = "One page.\n\n" + "Another page. " * 40
+    document = Document("a.pdf", text, pages=(len("One page.\n\n"), 300))
+    pages = [passage.page for passage in chunk(document, Chunking(120, 0))]
+    assert pages[0] == 1
+    assert set(pages) == {1, 2, 3}
+    assert pages == sorted(page for page in pages if page)
+
+
+def test_a_passage_carries_the_title_and_metadata_of_its_document() -> None:
+    [passage] = chunk(Document("a.md", "Text.", title="Guide", metadata={"licence": "MIT"}))
+    assert passage.metadata == {"licence": "MIT", "title": "Guide"}
+
+
+def test_an_overlap_must_be_smaller_than_the_size() -> None:
+    with pytest.raises(ValueError, match="passages of 100 characters cannot overlap by 100"):
+        split("text", Chunking(100, 100))
+
+
+@pytest.mark.parametrize("unit", [".", "\n", " ", "```\n", "|\n", "#", "# \n", "- ", ".\u00bb", "\n- ", "x"])
+def test_time_grows_with_length_and_no_faster(unit: str) -> None:
+    began = time.process_time()
+    split(unit * (1_000_000 // len(unit)))
+    assert time.process_time() - began < 10
+
+
+def test_the_usual_size_suits_the_embedder() -> None:
+    assert SIZE <= 256 * 4  # MiniLM reads 256 word pieces, of about four characters each

@@ -1,0 +1,107 @@
+"""What every retriever of the table does; a new one is held to it by its line in RETRIEVERS."""
+
+import asyncio
+import pkgutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.fakes import WordEmbedder
+from trackbed.retrieval import RETRIEVERS, IndexMismatch, IndexMissing, Retriever
+from trackbed.retrieval.ingest import ingest
+
+PAGES = {
+    "animals/cat.md": "# Cats\n\nA cat is a small animal that sleeps all day.",
+    "animals/dog.md": "# Dogs\n\nA dog is an animal that barks at the door.",
+    "trains.md": "# Trains\n\nA train runs on rails of steel.",
+    "empty-words.md": "# Other\n\nNothing of note.",
+}
+
+
+class SlowEmbedder(WordEmbedder):
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        time.sleep(0.2)
+        return super().embed(texts)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    for name, text in PAGES.items():
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / name).write_text(text)
+    ingest([tmp_path / "docs"], tmp_path / "index", WordEmbedder())
+    return tmp_path / "index"
+
+
+@pytest.fixture(params=RETRIEVERS)
+def kind(request: pytest.FixtureRequest) -> type:
+    found: type = pkgutil.resolve_name(RETRIEVERS[request.param])
+    return found
+
+
+@pytest.fixture
+def retriever(kind: type, index: Path) -> Retriever:
+    opened: Retriever = kind.open(index, WordEmbedder())  # type: ignore[attr-defined]
+    return opened
+
+
+async def test_the_best_passage_comes_first(retriever: Retriever) -> None:
+    passages = await retriever.search("which animal barks at the door?", 4)
+    assert passages[0].source == "animals/dog.md"
+    assert [p.score for p in passages] == sorted((p.score for p in passages), reverse=True)
+    assert all(-1 <= p.score <= 1 for p in passages)
+
+
+async def test_passages_are_stretches_of_their_sources(retriever: Retriever) -> None:
+    for passage in await retriever.search("animal", 4):
+        assert passage.text == PAGES[passage.source][passage.start : passage.end]
+
+
+async def test_no_more_than_asked_for_and_no_more_than_there_are(retriever: Retriever) -> None:
+    assert [len(await retriever.search("animal", k)) for k in (0, 1, 3, 4, 99)] == [0, 1, 3, 4, 4]
+
+
+async def test_no_passage_is_given_twice(retriever: Retriever) -> None:
+    passages = await retriever.search("a", 99)
+    assert len({(p.source, p.start) for p in passages}) == len(passages)
+
+
+@pytest.mark.parametrize("query", ["", " ", "\0", "lone \ud800", "w" * 100_000, "\u6f22\u5b57"])
+async def test_any_text_is_a_query(retriever: Retriever, query: str) -> None:
+    assert len(await retriever.search(query, 2)) == 2
+
+
+async def test_the_same_query_finds_the_same(retriever: Retriever) -> None:
+    assert await retriever.search("animal", 4) == await retriever.search("animal", 4)
+
+
+async def test_a_search_does_not_hold_up_the_loop(kind: type, index: Path) -> None:
+    retriever: Retriever = kind.open(index, SlowEmbedder())  # type: ignore[attr-defined]
+    search = asyncio.create_task(retriever.search("animal", 1))
+    ticks = 0
+    while not search.done():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    assert ticks >= 5
+
+
+def test_an_index_that_is_missing_or_of_another_embedder_is_not_opened(kind: type, index: Path) -> None:
+    class Other(WordEmbedder):
+        sha256 = "0" * 64
+
+    with pytest.raises(IndexMissing):
+        kind.open(index / "no", WordEmbedder())  # type: ignore[attr-defined]
+    with pytest.raises(IndexMismatch):
+        kind.open(index, Other())  # type: ignore[attr-defined]
+
+
+def test_the_table_imports_nothing_heavy() -> None:
+    program = "import sys, trackbed.retrieval; print({'faiss', 'torch', 'bs4', 'pypdf'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
