@@ -57,9 +57,17 @@ def read_policy(file: Path, heirs: tuple[Path, ...] = ()) -> Node:
     return _merged(read_policy(base, heirs), own)
 
 
-def entries(stage: Node) -> list[Node]:
+def entries(stage: Node | None) -> list[Node]:
     """The rails of a stage, in its short form, a list, or its long one, with a key `rails`."""
+    if stage is None:
+        return []
     return stage.keys["rails"].items if "rails" in stage.keys else stage.items
+
+
+def written_id(rail: Node) -> str:
+    """A rail's id as it is written, whether it can be read or not."""
+    named = rail.keys.get("id") or rail.keys.get("rail")
+    return str(named.value) if named else ""
 
 
 def _in_folder(path: Path) -> Path:
@@ -84,13 +92,8 @@ def _merged_stage(base: Node, own: Node) -> Node:
     """The stage's rails: one of the same id takes the place of the inherited one, and new ones come after."""
     if not entries(own):
         return own  # a mistake, and told when the keys are read
-    own_by_id = {_id(node): node for node in reversed(entries(own))}
-    kept = [own_by_id.get(_id(node), node) for node in entries(base)]
+    own_by_id = {written_id(node): node for node in reversed(entries(own))}
+    kept = [own_by_id.get(written_id(node), node) for node in entries(base)]
     new = [node for node in entries(own) if all(node is not other for other in kept)]
     rails = replace(own, value=[*kept, *new])
     return replace(own, value={**base.keys, **own.keys, "rails": rails}) if base.keys or own.keys else rails
-
-
-def _id(rail: Node) -> object:
-    named = rail.keys.get("id") or rail.keys.get("rail")
-    return named.value if named else None

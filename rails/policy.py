@@ -4,7 +4,7 @@ The records hold what a file says after every name in it was found; whatever is 
 This file knows no rail: it finds their classes by name, and each brings the schema of its own keys.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 
 from trackbed.llm.types import Message, SamplingParams
 from trackbed.rails.errors import Place
-from trackbed.rails.extends import POLICIES, STAGES, find_policy, read_policy
+from trackbed.rails.extends import POLICIES, STAGES, entries, find_policy, read_policy, written_id
 from trackbed.rails.language import DefaultKeys, Failure, PolicyKeys, Problems, TestKeys, VariableKeys, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
@@ -164,12 +164,13 @@ def load_policy(path_or_name: str | Path) -> Policy:
         vars=frozenset(_under(root, "vars")),
         defaults=keys.defaults if keys else DefaultKeys(),
     )
-    rails = {stage: tuple(read_rails(stage, root.at([stage]), scope, problems)) for stage in STAGES}
+    rails = {stage: tuple(read_rails(stage, root.keys.get(stage), scope, problems)) for stage in STAGES}
     if keys is None:
         problems.check()
     assert keys is not None
 
-    uses = {use.name: use for stage in STAGES for use in rails[stage]}
+    # As they are written, so that what names a rail that cannot be read is no second mistake.
+    names = [f"{stage}/{written_id(node)}" for stage in STAGES for node in entries(root.keys.get(stage))]
     _check_models(root, scope, problems)
     policy = Policy(
         name=keys.name or (file.resolve().parent.name if file.name == "policy.yaml" else file.stem),
@@ -177,10 +178,10 @@ def load_policy(path_or_name: str | Path) -> Policy:
         models=scope.models,
         generation=_generation(keys, root, scope, problems),
         rails=rails,
-        refuse=_refuse(root, uses, scope, problems),
+        refuse=_refuse(root, names, scope, problems),
         knowledge=_knowledge(keys, root, problems),
         vars=_variables(keys, root, problems),
-        tests=tuple(_test(test, root.at(["tests", i]), uses, scope, problems) for i, test in enumerate(keys.tests)),
+        tests=tuple(_test(test, root.at(["tests", i]), names, scope, problems) for i, test in enumerate(keys.tests)),
     )
     problems.check()
     return policy
@@ -275,8 +276,8 @@ def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) 
     return Generation(written.model, written.system, prompt, sampling, written.unknown, written.history)
 
 
-def _refuse(root: Node, uses: Mapping[str, RailUse], scope: Scope, problems: Problems) -> dict[str, Template]:
-    known = [*REASONS, *dict.fromkeys(use.id for use in uses.values()), *uses]
+def _refuse(root: Node, rails: Sequence[str], scope: Scope, problems: Problems) -> dict[str, Template]:
+    known = [*REASONS, *dict.fromkeys(name.partition("/")[2] for name in rails), *rails]
     names = {"vars": Shape(scope.vars), "verdict": Shape(frozenset(VERDICT))}
     found = {"default": compile_template(REFUSAL, root.place, names)}
     for key, node in _under(root, "refuse").items():
@@ -294,17 +295,17 @@ def _template(source: str, place: Place, names: Names, problems: Problems) -> Te
     return compile_template("", place, names)
 
 
-def _test(written: TestKeys, node: Node, uses: Mapping[str, RailUse], scope: Scope, problems: Problems) -> PolicyTest:
+def _test(written: TestKeys, node: Node, rails: Sequence[str], scope: Scope, problems: Problems) -> PolicyTest:
     for key, known, called in (
         ("model", scope.models, "one of the models"),
-        ("fail", uses, "a rail"),
+        ("fail", rails, "a rail"),
         ("vars", scope.vars, "a variable"),
     ):
         for name, child in _under(node, key).items():
             _find(name, known, called, child.key, problems)
     expect = written.expect
     if expect.by is not None:
-        _find(expect.by, uses, "a rail", node.at(["expect", "by"]).place, problems)
+        _find(expect.by, rails, "a rail", node.at(["expect", "by"]).place, problems)
     asked = written.messages or [{"user": written.user or ""}]
     return PolicyTest(
         messages=tuple(Message(role, text) for message in asked for role, text in message.items()),

@@ -56,7 +56,7 @@ class Scope:
     defaults: DefaultKeys
 
 
-def read_rails(stage: Stage, node: Node, scope: Scope, problems: Problems) -> Iterator[RailUse]:
+def read_rails(stage: Stage, node: Node | None, scope: Scope, problems: Problems) -> Iterator[RailUse]:
     """The rails of a stage; those that cannot be read are left out, and `problems` say why."""
     seen: set[str] = set()
     for entry in entries(node)[:MAX_RAILS]:
