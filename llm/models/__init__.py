@@ -1,1 +1,3 @@
-"""One architecture a file."""
+"""The architectures that run, by the name that checkpoints give them."""
+
+MODELS = {"LlamaForCausalLM": "trackbed.llm.models.llama:Llama"}

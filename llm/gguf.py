@@ -1,0 +1,202 @@
+"""Read GGUF files: metadata, and where each tensor's bytes are. Nothing is copied, and nothing is believed.
+
+Every count, length and offset is checked against the file's size before it is used, so a damaged file is an
+error that names the field. Layout: the GGUF specification, versions 2 and 3, little-endian
+(ggml/docs/gguf.md in ggml-org/ggml). This file knows nothing of models.
+"""
+
+import math
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from trackbed.llm.errors import ModelLoadError, UnknownQuant
+
+Value = str | int | float | bool | list["Value"]
+
+
+class Kind(NamedTuple):
+    """How a tensor is stored: `values` weights take `size` bytes."""
+
+    name: str
+    values: int
+    size: int
+
+
+# By GGUF's number. The list is longer than what can be run, so that an error can name what it found.
+KINDS: Final = {
+    0: Kind("F32", 1, 4),
+    1: Kind("F16", 1, 2),
+    2: Kind("Q4_0", 32, 18),
+    3: Kind("Q4_1", 32, 20),
+    6: Kind("Q5_0", 32, 22),
+    7: Kind("Q5_1", 32, 24),
+    8: Kind("Q8_0", 32, 34),
+    10: Kind("Q2_K", 256, 84),
+    11: Kind("Q3_K", 256, 110),
+    12: Kind("Q4_K", 256, 144),
+    13: Kind("Q5_K", 256, 176),
+    14: Kind("Q6_K", 256, 210),
+    20: Kind("IQ4_NL", 32, 18),
+    30: Kind("BF16", 1, 2),
+}
+SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}
+BOOL, STRING, ARRAY = 7, 8, 9
+MAX_DIMENSIONS = 4
+MAX_DEPTH = 4  # of arrays in arrays
+MAX_ALIGNMENT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """A tensor of the file. `shape` is in the order of PyTorch: rows first."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    offset: int  # of its first byte, from the start of the file
+    size: int  # in bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """A file's metadata and tensors. The file stays mapped as long as this lives."""
+
+    path: Path
+    metadata: Mapping[str, Value]
+    tensors: Mapping[str, GgufTensor]
+    mapped: mmap.mmap
+
+    def data(self, name: str) -> memoryview:
+        """A tensor's bytes, as they are in the file; read-only and not copied."""
+        tensor = self.tensors[name]
+        return memoryview(self.mapped)[tensor.offset : tensor.offset + tensor.size]
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """The file's contents. Raises ModelLoadError, UnknownQuant."""
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path}: cannot be read: {error}") from None
+    reader = _Reader(path, mapped)
+    if (magic := reader.take(4, "magic")) != b"GGUF":
+        raise reader.wrong("magic", f"it is {magic!r}, not b'GGUF': this is no GGUF file")
+    version = reader.integer("I", "version")
+    if version not in (2, 3):
+        raise reader.wrong("version", f"it is {version}; versions 2 and 3 are read")
+    tensor_count = reader.integer("Q", "tensor count")
+    key_count = reader.integer("Q", "metadata count")
+
+    metadata: dict[str, Value] = {}
+    for index in range(reader.plausible(key_count, 12, "metadata count")):
+        key = reader.string(f"name of metadata {index}")
+        if key in metadata:
+            raise reader.wrong(key, "it stands twice")
+        metadata[key] = reader.value(reader.integer("I", key), key, MAX_DEPTH)
+
+    infos = [reader.tensor_info(i) for i in range(reader.plausible(tensor_count, 24, "tensor count"))]
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise reader.wrong("general.alignment", f"it is {alignment!r}, not a power of two")
+    start = -(-reader.at // alignment) * alignment
+    tensors: dict[str, GgufTensor] = {}
+    for info in infos:
+        if info.name in tensors:
+            raise reader.wrong(info.name, "it stands twice")
+        tensors[info.name] = reader.placed(info, start, alignment)
+    return GgufFile(path, metadata, tensors, mapped)
+
+
+class _Info(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+
+class _Reader:
+    """Walks the header, and never past the end of the file."""
+
+    def __init__(self, path: Path, mapped: mmap.mmap) -> None:
+        self.path = path
+        self.mapped = mapped
+        self.size = len(mapped)
+        self.at = 0
+
+    def wrong(self, field: str, words: str) -> ModelLoadError:
+        return ModelLoadError(f"{self.path}: {field}: {words}")
+
+    def take(self, count: int, field: str) -> bytes:
+        if count > self.size - self.at:
+            left = self.size - self.at
+            raise self.wrong(field, f"needs {count} bytes, and the file has {left} more: it is truncated or damaged")
+        self.at += count
+        return self.mapped[self.at - count : self.at]
+
+    def integer(self, code: str, field: str) -> int:
+        (value,) = struct.unpack(f"<{code}", self.take(struct.calcsize(code), field))
+        return int(value)
+
+    def plausible(self, count: int, least: int, field: str) -> int:
+        """The count, if so many things of at least `least` bytes can follow."""
+        if count * least > self.size - self.at:
+            raise self.wrong(field, f"it is {count}, more than the file of {self.size} bytes can hold")
+        return count
+
+    def string(self, field: str) -> str:
+        raw = self.take(self.plausible(self.integer("Q", field), 1, field), field)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            raise self.wrong(field, "it is not UTF-8") from None
+
+    def value(self, kind: int, field: str, depth: int) -> Value:
+        if kind in SCALARS:
+            code = SCALARS[kind]
+            (value,) = struct.unpack(f"<{code}", self.take(struct.calcsize(code), field))
+            return value  # type: ignore[no-any-return]  # struct gives int or float
+        if kind == BOOL:
+            return self.take(1, field) != b"\0"
+        if kind == STRING:
+            return self.string(field)
+        if kind != ARRAY or depth == 0:
+            raise self.wrong(field, f"its type is {kind}, which GGUF does not have" if depth else "it nests too deep")
+        inner = self.integer("I", field)
+        count = self.integer("Q", field)
+        if inner in SCALARS:
+            code = SCALARS[inner]
+            width = struct.calcsize(code)
+            return list(struct.unpack(f"<{count}{code}", self.take(self.plausible(count, width, field) * width, field)))
+        least = {BOOL: 1, STRING: 8, ARRAY: 12}.get(inner, 1)
+        return [self.value(inner, field, depth - 1) for _ in range(self.plausible(count, least, field))]
+
+    def tensor_info(self, index: int) -> _Info:
+        name = self.string(f"name of tensor {index}")
+        dimensions = self.integer("I", name)
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise self.wrong(name, f"it has {dimensions} dimensions; 1 to {MAX_DIMENSIONS} are possible")
+        sizes = [self.integer("Q", name) for _ in range(dimensions)]
+        return _Info(name, tuple(reversed(sizes)), self.integer("I", name), self.integer("Q", name))
+
+    def placed(self, info: _Info, start: int, alignment: int) -> GgufTensor:
+        if info.kind not in KINDS:
+            raise UnknownQuant(f"{self.path}: {info.name}: stored as type {info.kind}, which is not known")
+        kind = KINDS[info.kind]
+        count = math.prod(info.shape)
+        if count == 0 or info.shape[-1] % kind.values:
+            raise self.wrong(info.name, f"its shape {info.shape} does not fit {kind.name}, in blocks of {kind.values}")
+        size = count // kind.values * kind.size
+        if info.offset % alignment:
+            raise self.wrong(info.name, f"its offset {info.offset} is no multiple of {alignment}")
+        if start + info.offset + size > self.size:
+            raise self.wrong(
+                info.name,
+                f"its {size} bytes end at byte {start + info.offset + size}, and the file has {self.size}: "
+                "it is truncated or damaged",
+            )
+        return GgufTensor(info.name, kind.name, info.shape, start + info.offset, size)
