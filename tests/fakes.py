@@ -3,11 +3,17 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trackbed.llm.types import Completion, Delta, Prompt, RawPrompt, SamplingParams, Usage
+from trackbed.rails.errors import Place
+from trackbed.rails.policy import RailUse
+from trackbed.rails.stage import StagedRail
+from trackbed.rails.template import Shape, compile_condition
+from trackbed.rails.types import Rail, RailConfig, Stage, Then
 from trackbed.retrieval.types import Passage
 
 
@@ -83,3 +89,21 @@ class ListRetriever:
     async def search(self, query: str, k: int) -> tuple[Passage, ...]:
         self.queries.append(query)
         return self.passages[:k]
+
+
+def staged(
+    rail: Rail,
+    *,
+    id: str = "rail",
+    stage: Stage = "input",
+    then: Then = "block",
+    mode: Literal["enforce", "observe"] = "enforce",
+    on_error: Literal["block", "allow"] = "block",
+    timeout: float = 5.0,
+    when: str | None = None,
+) -> StagedRail:
+    """A rail as a policy would use it."""
+    place = Place("test.yaml")
+    condition = compile_condition(when, place, {"vars": Shape(frozenset({"tier"}))}) if when else None
+    use = RailUse(id, id, stage, type(rail), RailConfig(), place, then, mode, on_error, timeout, condition)
+    return StagedRail(use, rail)
