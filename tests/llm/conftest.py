@@ -1,0 +1,85 @@
+"""Tiny checkpoints, made where they are needed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|reserved|>"]
+# As their tokenizer.json has them.
+SMOLLM = pre_tokenizers.Sequence(
+    [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+)
+LLAMA3 = pre_tokenizers.Sequence(
+    [
+        pre_tokenizers.Split(
+            Regex(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+                r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+            ),
+            "isolated",
+        ),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+)
+
+
+def train(split: pre_tokenizers.PreTokenizer, *, ignore_merges: bool = False) -> PreTrainedTokenizerFast:
+    """A small byte-level BPE, learnt from this repository's own words, with a chat template."""
+    bpe = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    bpe.pre_tokenizer = split
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=SPECIALS,
+        show_progress=False,
+    )
+    root = Path(__file__).parents[2]
+    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", root / "CONTRIBUTING.md")]
+    bpe.train_from_iterator(texts, trainer)
+    bpe.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|im_end|>", chat_template=CHATML
+    )
+
+
+@pytest.fixture(scope="session")
+def smollm_like() -> PreTrainedTokenizerFast:
+    return train(SMOLLM)
+
+
+@pytest.fixture(scope="session")
+def llama3_like() -> PreTrainedTokenizerFast:
+    return train(LLAMA3, ignore_merges=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_chat(smollm_like: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 256 tokens' context that takes chats, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("tiny-chat")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(smollm_like),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.6,  # far enough from uniform that texts vary
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=2)
+    model.save_pretrained(folder)
+    smollm_like.save_pretrained(folder)
+    return folder
