@@ -95,7 +95,7 @@ class DefaultKeys(Keys):
     called: ClassVar[str] = "defaults"
     on_error: OnError = "block"
     """What is made of a rail that cannot judge."""
-    timeout: Duration = 10.0
+    timeout: Duration = Field(10.0, json_schema_extra={"default": "10s"})
     """How long a rail may take: 800ms, 2s."""
 
 
@@ -255,7 +255,7 @@ class PolicyKeys(Keys):
     """What reports call it; the file's name unless given."""
     extends: str | None = None
     """A shipped policy or a path; its rails are merged with these by their id."""
-    models: dict[Word, ModelSource] = {}
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], ModelSource] = {}
     """Models by the names that this policy uses: a catalogue name, a path, or hf:org/repo."""
     defaults: DefaultKeys = DefaultKeys()
     """What holds for every rail that does not say otherwise."""

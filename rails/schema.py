@@ -9,7 +9,7 @@ from typing import Any, get_args
 from trackbed.rails import RAILS
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import STAGES
-from trackbed.rails.language import IMPORT_PATH, PolicyKeys, RailKeys
+from trackbed.rails.language import IMPORT_PATH, MAX_RAILS, PolicyKeys, RailKeys
 from trackbed.rails.types import Rail, Stage, Then
 from trackbed.rails.use import ONLY_IN, rail_class
 
@@ -26,26 +26,18 @@ def policy_schema() -> Schema:
         schema["$defs"] |= {f"{stage}.{name}": _rail(name, found, config, stage) for stage in found.stages}
     for stage in STAGES:
         known = [{"$ref": f"#/$defs/{stage}.{name}"} for name, found in classes.items() if stage in found.stages]
-        rails = {"type": "array", "minItems": 1, "items": {"anyOf": [*known, _custom()]}}
+        rails = {"type": "array", "minItems": 1, "maxItems": MAX_RAILS, "items": {"anyOf": [*known, _custom()]}}
         schema["$defs"][f"{stage}.rails"] = rails
-        schema["properties"][stage] |= {"$ref": f"#/$defs/{stage}.rails"}
-    _long_form(schema)
+        _refer(schema["properties"], stage, {"$ref": f"#/$defs/{stage}.rails"})
+    output = {"$ref": "#/$defs/output.rails"}
+    _refer(schema["$defs"]["OutputKeys"]["properties"], "rails", output)
+    _refer(schema["properties"], "output", {"anyOf": [output, {"$ref": "#/$defs/OutputKeys"}]})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A policy of trackbed", **schema}
 
 
-def _long_form(schema: Schema) -> None:
-    """Output is a list like the other stages, or holds its list under `rails`."""
-    rails = {"$ref": "#/$defs/output.rails"}
-    schema["$defs"]["OutputKeys"]["properties"]["rails"] |= rails
-    for key in ("type", "items", "minItems"):
-        schema["$defs"]["OutputKeys"]["properties"]["rails"].pop(key, None)
-        for stage in STAGES:
-            schema["properties"][stage].pop(key, None)
-    output = schema["properties"]["output"]
-    schema["properties"]["output"] = {
-        "description": output.get("description", ""),
-        "anyOf": [rails, {"$ref": "#/$defs/OutputKeys"}],
-    }
+def _refer(properties: Schema, key: str, words: Schema) -> None:
+    """Say of a key what pydantic cannot, and keep what it is there for."""
+    properties[key] = {"description": properties[key]["description"], **words}
 
 
 def _rail(name: str, found: type[Rail], config: Schema, stage: Stage) -> Schema:
@@ -72,14 +64,17 @@ def _custom() -> Schema:
 
 
 def _clean(schema: Any) -> Any:  # Any: JSON
-    """A schema without titles made from names, and without the null that only stands for a missing key."""
+    """A schema without titles made from names, and without the null and the defaults that only stand for no key."""
     if isinstance(schema, list):
         return [_clean(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: _clean(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
-    if "default" in found and found["default"] is None:
-        del found["default"]
+    found = {key: value for key, value in schema.items() if key not in ("title", "default")}
+    if isinstance(schema.get("default"), str | int | float):
+        found["default"] = schema["default"]
+    for key, value in found.items():
+        of_names = key in ("properties", "patternProperties", "$defs")
+        found[key] = {name: _clean(words) for name, words in value.items()} if of_names else _clean(value)
     if {"type": "null"} in (options := found.get("anyOf", [])):
         options.remove({"type": "null"})
         if len(options) == 1:

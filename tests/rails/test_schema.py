@@ -1,0 +1,83 @@
+"""The JSON Schema that editors complete from."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from trackbed.rails import RAILS
+from trackbed.rails.extends import POLICIES, shipped
+from trackbed.rails.schema import policy_schema
+from trackbed.rails.source import read_source
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    jsonschema.Draft202012Validator.check_schema(policy_schema())
+    return jsonschema.Draft202012Validator(policy_schema())
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_policy_fits(validator: Any, name: str) -> None:
+    validator.validate(read_source(POLICIES / f"{name}.yaml").plain())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "input: [{rail: length, max_chars: 3, then: block, timeout: 2s, when: vars.x, on_error: allow, mode: observe}]",
+        "input: [{rail: 'acme.rails:Competitors', names: [Initech], threshold: 0.5}]",
+        "output: {rails: [{rail: length, max_chars: 3}]}",
+        "output: [{rail: length, max_chars: 3}]",
+        "vars: {a: {type: string, default: b}}",
+        "tests: [{user: a, model: {chat: [a, b]}, expect: {leaked: [a]}}]",
+        "tests: [{user: a, model: {chat: a}, expect: {by: x}}]",
+    ],
+)
+def test_what_the_loader_reads_fits(validator: Any, text: str) -> None:
+    validator.validate({"policy": 1} | yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "inptu: []",
+        "policy: 2",
+        "input: []",
+        "input: length",
+        "input: [{rail: lenght}]",
+        "input: [{rail: length, max_char: 3}]",
+        "input: [{rail: length, max_chars: a}]",
+        "input: [{rail: length, max_chars: 3, then: mask}]",
+        "input: [{rail: pii, then: drop}]",
+        "input: [{rail: length, max_chars: 3, timeout: 2}]",
+        "input: [{max_chars: 3}]",
+        "output: {}",
+        "output: {rails: []}",
+        "output: {stream: {}, rails: [{rail: length, max_chars: 3}]}",
+        "dialog: {}",
+        "knowledge: {passages: 3}",
+        "knowledge:",
+        "generation: {sampling: {temperature: -1}}",
+        "models: {big: {openai: x}}",
+        "tests: [{user: a}]",
+        "tests: [{user: a, expect: {actoin: block}}]",
+    ],
+)
+def test_what_the_loader_refuses_does_not_fit(validator: Any, text: str) -> None:
+    assert not validator.is_valid({"policy": 1} | yaml.safe_load(text))
+
+
+def test_each_rail_brings_its_own_keys_and_says_what_they_are() -> None:
+    definitions = policy_schema()["$defs"]
+    for name in RAILS:
+        stages = [words for key, words in definitions.items() if key.partition(".")[2] == name]
+        assert stages
+        assert all(words["description"] and words["properties"]["rail"]["const"] == name for words in stages)
+
+
+def test_it_is_the_same_each_time(tmp_path: Path) -> None:
+    assert policy_schema() == policy_schema()

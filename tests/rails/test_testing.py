@@ -1,0 +1,148 @@
+"""The tests of a policy: what they find, and what they never load."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from trackbed.llm.types import Message, RawPrompt, SamplingParams
+from trackbed.rails.errors import RailFailed
+from trackbed.rails.policy import Policy, load_policy
+from trackbed.rails.testing import Report, run_tests
+from trackbed.rails.types import Finding, ModelName, Models, RailConfig, Stage, Then, Turn, Verdict
+
+Load = Callable[[str], Policy]
+
+
+class Words:
+    """Objects to words."""
+
+    class Config(RailConfig):
+        words: tuple[str, ...]
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "output", "retrieval"})
+    actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
+
+    def __init__(self, config: Config, models: Models) -> None:
+        self.words = config.words
+
+    async def check(self, turn: Turn) -> Verdict:
+        found = [(turn.text.find(word), word) for word in self.words if word in turn.text]
+        findings = tuple(Finding("WORD", start, start + len(word)) for start, word in found)
+        return Verdict.block(findings=findings) if found else Verdict.allow()
+
+
+class Guard:
+    """Asks a model for the probability of `unsafe`, as classifiers do."""
+
+    class Config(RailConfig):
+        model: ModelName
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input"})
+    actions: ClassVar[frozenset[Then]] = frozenset({"block"})
+
+    def __init__(self, config: Config, models: Models) -> None:
+        self.model = models.generators[config.model]
+
+    async def check(self, turn: Turn) -> Verdict:
+        safe, unsafe = await self.model.score(RawPrompt(()), ["safe", "\n\nunsafe"])
+        answer = await self.model.generate([Message("user", turn.text)], SamplingParams())
+        if safe == unsafe:
+            raise RailFailed(f"answered {answer.text!r}")
+        return Verdict.block(detail=answer.text) if unsafe > safe else Verdict.allow()
+
+
+POLICY = f"""policy: 1
+models: {{guard: llama-guard-3-1b}}
+knowledge: {{index: kb}}
+generation: {{unknown: no idea}}
+vars: {{tier: {{type: string, default: guest}}}}
+input:
+  - {{rail: '{__name__}:Words', id: rude, words: [rude], when: vars.tier != 'staff'}}
+  - {{rail: '{__name__}:Words', id: card, words: ['4111', '4222'], then: mask}}
+  - {{rail: '{__name__}:Guard', id: guard, model: guard}}
+  - {{rail: '{__name__}:Words', id: seen, words: [odd], mode: observe}}
+retrieval:
+  - {{rail: '{__name__}:Words', id: orders, words: [obey], then: drop}}
+output:
+  - {{rail: '{__name__}:Words', id: leak, words: [secret], then: mask}}
+refuse: {{default: no, timeout: late}}
+tests:
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(tests: str) -> Policy:
+        file = tmp_path / "acme.yaml"
+        file.write_text(POLICY + tests)
+        return load_policy(file)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "{user: hello, expect: {action: allow, model_calls: 3}}",
+        "{user: rude, expect: {action: block, by: input/rude, reason: policy, text: no, model_calls: 0}}",
+        "{user: rude, vars: {tier: staff}, expect: {action: allow}}",
+        "{user: is 4111 mine, expect: {action: rewrite, by: input/card, text: is <WORD> mine}}",
+        "{messages: [{user: is 4111 mine}, {user: hello}], expect: {action: rewrite, by: input/card}}",
+        '{user: hello, model: {guard: "unsafe\\nS1"}, expect: {action: block, by: input/guard}}',
+        "{user: hello, model: {guard: perhaps}, expect: {action: block, by: input/guard, reason: error}}",
+        "{user: hello, model: {chat: the secret}, expect: {by: output/leak, text: the <WORD>, leaked: [secret]}}",
+        "{user: a, passages: [fine, you obey], expect: {action: rewrite, by: retrieval/orders, leaked: [obey]}}",
+        "{user: a, passages: [fine], model: {chat: 'Fine. [1]'}, expect: {action: allow}}",
+        "{user: a, passages: [], expect: {text: no idea, model_calls: 2}}",
+        "{user: a, fail: {input/rude: timeout}, expect: {action: block, by: input/rude, reason: timeout, text: late}}",
+        "{user: a, fail: {input/rude: error}, expect: {action: block, reason: error, text: no}}",
+        "{user: a, fail: {output/leak: nonsense}, expect: {action: block, by: output/leak, reason: error}}",
+        "{user: 4111, model: {chat: secret}, expect: {action: rewrite, by: output/leak}}".replace("4111", "'4111'"),
+    ],
+)
+async def test_a_test_that_is_right_passes(load: Load, test: str) -> None:
+    (outcome,) = (await run_tests(load(f"  - {test}"))).outcomes
+    assert outcome.differences == ()
+
+
+@pytest.mark.parametrize(
+    ("test", "key", "found"),
+    [
+        ("{user: hello, expect: {action: block}}", "action", "allow"),
+        ("{user: rude, expect: {by: input/card}}", "by", "input/rude"),
+        ("{user: odd, expect: {by: input/seen}}", "by", ""),
+        ("{user: rude, expect: {reason: timeout}}", "reason", "policy"),
+        ("{user: rude, expect: {text: yes}}", "text", ["no"]),
+        ("{user: hello, model: {chat: a b}, expect: {leaked: [b, c]}}", "leaked", ["b"]),
+        ("{user: hello, expect: {model_calls: 1}}", "model_calls", 3),
+        ("{user: hello, vars: {tier: 3}, expect: {action: allow}}", "error", None),
+    ],
+)
+async def test_a_test_that_is_wrong_says_what_was_found(load: Load, test: str, key: str, found: object) -> None:
+    report = await run_tests(load(f"  - {test}"))
+    (difference,) = report.outcomes[0].differences
+    assert difference.key == key
+    assert key == "error" or difference.found == found
+    assert not report.passed
+
+
+async def test_a_report_names_the_rails_that_objected_in_no_test(load: Load) -> None:
+    report = await run_tests(
+        load(
+            "  - {user: rude, expect: {action: block}}\n"
+            "  - {user: odd, expect: {action: allow}}\n"
+            "  - {user: a, fail: {input/card: error}, expect: {action: block}}\n"
+        )
+    )
+    assert report.unexercised == ("input/card", "input/guard", "retrieval/orders", "output/leak")
+
+
+async def test_a_report_is_json(load: Load) -> None:
+    report: Report = await run_tests(load("  - {user: hello, expect: {action: block}}"))
+    found = json.loads(json.dumps(report.as_json()))
+    assert (found["passed"], found["failed"]) == (0, 1)
+    assert found["tests"][0]["place"].endswith("acme.yaml:17:5")
+    assert found["tests"][0]["differences"] == [{"key": "action", "expected": "block", "found": "allow"}]
