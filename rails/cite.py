@@ -1,0 +1,122 @@
+"""Tie the sentences of an answer to the passages behind them, or answer with the passages' own sentences.
+
+`[n]` in a draft means passage n of the prompt. In the reply it means citation n, and stands only where a
+passage supports the sentence.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from trackbed.rails.sentences import Sentence, content, sentences
+from trackbed.rails.support import Support, stretches, support
+from trackbed.rails.types import Citation
+from trackbed.retrieval.types import Passage
+
+# Not behind a word or a bracket, where `[1]` is an index in code.
+MARK = re.compile(r"(?:[ \t]{1,3}|(?<![\w)\]]))(?:\[\d{1,3}(?:\s?[,;]\s?\d{1,3}){0,9}\]){1,9}")
+MARKED, UNMARKED = 0.5, 0.75  # how far a passage must support a sentence that has a mark, and one that has none
+ANSWERABLE = 0.6  # the share of a question's content words that the passages must have for a quotation
+
+
+def cite(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...]]:
+    """The draft with its marks checked, missing ones added and wrong ones dropped, and a citation for each number.
+
+    Neighbouring sentences that rest on one passage share the mark behind the last of them. Numbers follow
+    the order of appearance. A passage that was masked is cited whole, since its offsets no longer hold.
+    """
+    text, marks = _unmarked(draft)
+    runs: list[_Run] = []
+    for sentence in sentences(text):
+        named = [n for at, n in marks if sentence.start < at <= _reach(text, sentence)]
+        found = _best(sentence.text, named, passages)
+        if found is None:
+            continue
+        if runs and runs[-1].passage == found.passage and not text[runs[-1].end : sentence.start].strip():
+            run = runs.pop()
+            found = found._replace(start=min(run.start_in, found.start), end=max(run.end_in, found.end))
+        runs.append(_Run(found.passage, found.start, found.end, sentence.end))
+    return _marked(text, runs, passages)
+
+
+def quote(question: str, passages: Sequence[Passage]) -> str | None:
+    """An answer in the passages' own words: the one or two sentences that meet the question best, in quotation marks.
+
+    None where the passages do not speak of what is asked.
+    """
+    asked = content(question).words | content(question).numbers
+    spoken = frozenset[str]().union(*(_words(p.heading) | _words(p.text) for p in passages))
+    if not asked or len(asked & spoken) / len(asked) < ANSWERABLE:
+        return None
+    best, best_score = "", 0.0
+    for passage in passages:
+        heading = _words(passage.heading.rsplit(">", 1)[-1])
+        for place, stretch in enumerate(reversed(stretches(passage.text))):
+            met = len(asked & (_words(stretch.text) | heading)) / len(asked)
+            under = len(asked & heading) / max(len(asked | heading), 1)
+            score = met + under + passage.score + 0.001 * place
+            if score > best_score:
+                best, best_score = stretch.text, score
+    return f"“{' '.join(best.split())}”" if best else None
+
+
+class _Run(NamedTuple):
+    """Neighbouring sentences of the draft that one stretch of a passage supports."""
+
+    passage: int
+    start_in: int  # in the passage's text
+    end_in: int
+    end: int  # in the draft
+
+
+def _unmarked(draft: str) -> tuple[str, list[tuple[int, int]]]:
+    """The draft without its marks, and each mark's place in what is left with its number."""
+    pieces, marks, at, length = [], [], 0, 0
+    for match in MARK.finditer(draft):
+        pieces.append(draft[at : match.start()])
+        length += match.start() - at
+        at = match.end()
+        marks += [(length, int(number)) for number in re.findall(r"\d+", match.group())]
+    return "".join(pieces) + draft[at:], marks
+
+
+def _reach(text: str, sentence: Sentence) -> int:
+    """How far behind the sentence a mark still belongs to it: to its end, and the white space after it."""
+    rest = text[sentence.end :]
+    return sentence.end + len(rest) - len(rest.lstrip())
+
+
+def _best(claim: str, named: Sequence[int], passages: Sequence[Passage]) -> Support | None:
+    """The support of a sentence: from a passage that its marks name, else from any; None where there is too little."""
+    for n in dict.fromkeys(named):
+        if 1 <= n <= len(passages):
+            found = support(claim, [passages[n - 1]])
+            if found.score >= MARKED:
+                return found._replace(passage=n - 1)
+    found = support(claim, passages)
+    return found if found.score >= (MARKED if named else UNMARKED) else None
+
+
+def _marked(text: str, runs: Sequence[_Run], passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...]]:
+    """The text with a mark behind each run."""
+    citations: dict[tuple[str, int, int], Citation] = {}
+    pieces, at = [], 0
+    for run in runs:
+        passage = passages[run.passage]
+        start, end, said = (
+            passage.start + run.start_in,
+            passage.start + run.end_in,
+            passage.text[run.start_in : run.end_in],
+        )
+        if len(passage.text) != passage.end - passage.start:
+            start, end, said = passage.start, passage.end, passage.text
+        key = (passage.source, start, end)
+        cited = citations.setdefault(key, Citation(len(citations) + 1, passage.source, start, end, said))
+        pieces += [text[at : run.end], f" [{cited.n}]"]
+        at = run.end
+    return "".join(pieces) + text[at:], tuple(citations.values())
+
+
+def _words(text: str) -> frozenset[str]:
+    found = content(text)
+    return found.words | found.numbers
