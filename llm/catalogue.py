@@ -375,37 +375,49 @@ def _place(name: str, package: Package, cache: Path, report: Progress, opened: C
 
 def _get_hub(name: str, hub: Hub, cache: Path, report: Progress) -> None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     api = HfApi(endpoint=hub.endpoint)
     again = _manifest_path(name, cache).exists()  # then something of it is missing or damaged
-
-    def fetch(file: str, anew: bool = False) -> Path:
-        found = api.hf_hub_download(
-            hub.repository, file, revision=model.sha, cache_dir=cache / "hub", force_download=anew
-        )
-        return Path(found)
-
-    try:
+    with _explained(name, hub):
         model = api.model_info(hub.repository, revision=hub.revision, files_metadata=True)
-        wanted = [sibling for sibling in model.siblings or () if _is_wanted(sibling.rfilename, hub)]
-        if not wanted or not model.sha:
-            raise ModelLoadError(
-                f"{hub.repository}@{hub.revision} holds no {hub.file or 'model in safetensors format'}"
+        commit = model.sha or hub.revision
+        announced = {file.rfilename: file for file in model.siblings or () if _is_wanted(file.rfilename, hub)}
+        if not any(file == hub.file or file.endswith(".safetensors") for file in announced):
+            raise ModelLoadError(f"{hub.repository}@{hub.revision} holds no {hub.file or 'weights in safetensors'}")
+
+        def fetch(file: str, anew: bool = False) -> Path:
+            return Path(
+                api.hf_hub_download(hub.repository, file, revision=commit, cache_dir=cache / "hub", force_download=anew)
             )
-        total, done = sum(sibling.size or 0 for sibling in wanted), 0
-        files, path = {}, cache
-        for sibling in wanted:
-            file = sibling.rfilename
+
+        total, done = sum(file.size or 0 for file in announced.values()), 0
+        files: dict[str, FileDigest] = {}
+        folder = cache
+        for file, said in announced.items():
             report(f"downloading {file}", done, total)
             path = fetch(file)
-            if again and (sibling.lfs is None or _sha256(path) != sibling.lfs.sha256):
+            if again and (said.lfs is None or _sha256(path) != said.lfs.sha256):
                 path = fetch(file, anew=True)
-            files[file] = FileDigest(
-                sibling.size or path.stat().st_size, sibling.lfs.sha256 if sibling.lfs else _sha256(path)
-            )
+            # Small files have no announced sha256: what arrives first is what they must stay.
+            files[file] = FileDigest(said.size or path.stat().st_size, said.lfs.sha256 if said.lfs else _sha256(path))
+            folder = path.parents[file.count("/")]
             done += files[file].size
             report(f"downloading {file}", done, total)
+    inside = folder.relative_to(cache).as_posix()
+    manifest = _Manifest(repository=hub.repository, commit=commit, folder=inside, files=files)
+    with _replacing(_manifest_path(name, cache)) as written:
+        written.write(manifest.model_dump_json(indent=2).encode())
+
+
+@contextlib.contextmanager
+def _explained(name: str, hub: Hub) -> Iterator[None]:
+    """Turn what the hub's client raises into a ModelLoadError that says what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        yield
+    except ModelLoadError:
+        raise
     except GatedRepoError:
         raise ModelLoadError(
             f"{hub.repository} asks for its licence to be accepted: do so on its page, give this machine a token "
@@ -413,14 +425,10 @@ def _get_hub(name: str, hub: Hub, cache: Path, report: Progress) -> None:
         ) from None
     except RepositoryNotFoundError:
         raise ModelLoadError(
-            f"there is no repository {hub.repository}, or it is private: see `hf auth login`"
+            f"there is no repository {hub.repository}, or one must `hf auth login` to see it"
         ) from None
-    except HFValidationError as error:
-        raise ModelLoadError(f"{hub.repository!r} cannot be a repository: {_brief(error)}") from None
-    folder = path.parents[len(PurePosixPath(file).parts) - 1].relative_to(cache)
-    manifest = _Manifest(repository=hub.repository, commit=model.sha, folder=folder.as_posix(), files=files)
-    with _replacing(_manifest_path(name, cache)) as written:
-        written.write(manifest.model_dump_json(indent=2).encode())
+    except Exception as error:  # the client lets the errors of its HTTP library through, whichever that is
+        raise ModelLoadError(f"could not get model {name!r} from {hub.repository}: {_brief(error)}") from error
 
 
 def _is_wanted(file: str, hub: Hub) -> bool:

@@ -146,7 +146,7 @@ def _pdf(data: bytes, source: str) -> Document:
     except _Unreadable:
         raise
     except Exception as error:  # a broken file makes pypdf raise almost anything
-        raise _Unreadable(f"not a PDF file that can be read ({type(error).__name__}: {error})") from error
+        raise _Unreadable(f"cannot be read as PDF ({type(error).__name__}: {error})") from error
     if not any(text.strip() for text in texts):
         raise _Unreadable("holds no text; it may be a scan")
     pages, end = [], 0

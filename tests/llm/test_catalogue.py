@@ -366,6 +366,18 @@ def test_a_gated_repository_says_what_to_do(hub: type[TinyHub], cache: Path) -> 
         get("gated", cache, None, gated)
 
 
+def test_a_repository_without_the_wanted_files_says_so(hub: type[TinyHub], cache: Path) -> None:
+    other = {"other": Entry("other", "chat", "", 1, Hub("org/tiny", file="no.gguf", endpoint=hub.address))}
+    with pytest.raises(ModelLoadError, match=r"org/tiny@main holds no no\.gguf"):
+        get("other", cache, None, other)
+
+
 def test_a_hub_name_needs_no_entry(cache: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"`trackbed models get hf:org/tiny/model\.gguf@v1`"):
         locate("hf:org/tiny/model.gguf@v1", cache)
+
+
+def test_a_hub_that_does_not_answer_is_an_error_that_names_the_model(cache: Path) -> None:
+    nowhere = {"far": Entry("far", "chat", "", 1, Hub("org/tiny", endpoint="http://127.0.0.1:9"))}
+    with pytest.raises(ModelLoadError, match="could not get model 'far'"):
+        get("far", cache, None, nowhere)

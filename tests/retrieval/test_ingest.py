@@ -65,7 +65,7 @@ def test_an_ingestion_reports_what_it_read_and_what_it_could_not(docs: Path, tmp
     report = ingest([docs], tmp_path / "index", WordEmbedder(), lambda *step: steps.append(step))
     assert (report.documents, report.passages) == (2, 4)
     [skipped] = report.skipped
-    assert skipped.startswith(f"{docs / 'c.pdf'}: not a PDF file")
+    assert skipped.startswith(f"{docs / 'c.pdf'}: cannot be read as PDF")
     assert steps == [("reading", 1, 0), ("reading", 2, 0), ("embedding", 0, 4), ("embedding", 4, 4), ("writing", 0, 0)]
 
 
