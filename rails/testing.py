@@ -22,7 +22,7 @@ from trackbed.rails.policy import Expectation, Policy, PolicyTest, RailUse
 from trackbed.rails.types import Models, Rail, RailConfig, Reply, Stage, Then, Turn, Verdict
 from trackbed.retrieval.types import Passage
 
-INNOCUOUS = "All right."  # the chat model's answer where a test does not say
+INNOCUOUS = "I don't know."  # the chat model's answer where a test does not say: it claims nothing
 SAFE = "safe"  # any other model's
 FAILS_AFTER = 0.01  # seconds until a rail that is made to time out does
 UNLIKELY = -50.0  # the log-probability of what a scripted model does not say

@@ -90,7 +90,8 @@ def imported(path: str, place: Place) -> Any:  # Any: whatever the path leads to
     try:
         found = pkgutil.resolve_name(path)
     except Exception as error:
-        raise PolicyError(f"{path!r} cannot be imported: {type(error).__name__}: {error}", place) from error
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PolicyError(f"{path!r} cannot be imported: {words}", place) from error
     if not inspect.isclass(found):
         raise PolicyError(f"{path!r} is no class", place)
     return found

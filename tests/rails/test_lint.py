@@ -41,6 +41,10 @@ def test_a_policy_that_judges_what_it_can_has_no_remarks(remarks: Remarks) -> No
             "acme.yaml:3:1: rails on retrieval never run: the policy names no 'knowledge'",
         ),
         (FULL + "knowledge: {index: kb}", "acme.yaml: nothing judges retrieval"),
+        (
+            FULL.replace("length, max_chars: 9}]\nt", "grounding}]\nt"),
+            "acme.yaml:3:10: rail 'output/grounding' supports no",
+        ),
         (FULL + "models: {guard: llama-guard-3-1b}", "acme.yaml:5:10: model 'guard' is named and never asked"),
         (FULL.replace("9}", "9, mode: observe}", 1), "acme.yaml:2:1: nothing is enforced on input"),
         (
