@@ -43,12 +43,11 @@ class Pii:
     class Config(RailConfig):
         """What to look for."""
 
-        entities: tuple[Entity, ...] = Field(
-            tuple(WORDS), min_length=1, description="The kinds to find; all, if unset."
-        )
+        entities: list[Entity] = Field(list(WORDS), min_length=1, description="The kinds to find; all, if unset.")
         regions: tuple[str, ...] = Field(
             ("US", "GB", "DE", "FR", "ES", "IT"),
-            description="Countries (ISO 3166, two letters) whose phone numbers are found without a country code too.",
+            description="Countries (ISO 3166, two letters) whose phone numbers are found without a country code too. "
+            "Numbers that start with + and a country code are always found.",
         )
 
         @field_validator("regions")

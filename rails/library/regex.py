@@ -4,16 +4,22 @@ Patterns are RE2's, so that no text and no pattern can make a match take more th
 back-references are the price.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
 
 import re2
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.library.spans import disjoint
 from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
 
+# Told apart before they are read, so that a mistake in a mapping is not reported as a list's.
+Patterns = Annotated[
+    Annotated[list[str], Field(min_length=1), Tag("list")]
+    | Annotated[dict[str, str], Field(min_length=1), Tag("mapping")],
+    Discriminator(lambda value: "mapping" if isinstance(value, dict) else "list"),
+]
 MOST_MATCHES = 10_000  # of all patterns together: each match costs at most one pass over the text
 
 
@@ -28,23 +34,22 @@ class Regex:
 
         ignore_case: bool = Field(False, description="Whether upper and lower case match each other.")
         label: str = Field("MATCH", min_length=1, description="What matches are called where patterns have no names.")
-        patterns: tuple[str, ...] | dict[str, str] = Field(
-            min_length=1,
+        patterns: Patterns = Field(
             description="RE2 patterns: a list, or a mapping from the name to report (and to mask with) to the pattern. "
             r"\w, \d, \s and \b know ASCII alone; \pL and \pN are the letters and numbers of every script.",
         )
 
         @field_validator("patterns")
         @classmethod
-        def _known_to_re2(cls, patterns: tuple[str, ...] | dict[str, str], info: ValidationInfo) -> object:
-            for pattern in patterns.values() if isinstance(patterns, Mapping) else patterns:
+        def _known_to_re2(cls, patterns: Patterns, info: ValidationInfo) -> Patterns:
+            for pattern in patterns.values() if isinstance(patterns, dict) else patterns:
                 compile_pattern(pattern, info.data.get("ignore_case", False))
             return patterns
 
     def __init__(self, config: Config, models: Models) -> None:
         named = (
             config.patterns.items()
-            if isinstance(config.patterns, Mapping)
+            if isinstance(config.patterns, dict)
             else [(config.label, pattern) for pattern in config.patterns]
         )
         self.patterns = [(name, compile_pattern(pattern, config.ignore_case)) for name, pattern in named]
