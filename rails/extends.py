@@ -94,6 +94,6 @@ def _merged_stage(base: Node, own: Node) -> Node:
         return own  # a mistake, and told when the keys are read
     own_by_id = {written_id(node): node for node in reversed(entries(own))}
     kept = [own_by_id.get(written_id(node), node) for node in entries(base)]
-    new = [node for node in entries(own) if all(node is not other for other in kept)]
-    rails = replace(own, value=[*kept, *new])
+    placed = {id(node) for node in kept}
+    rails = replace(own, value=[*kept, *(node for node in entries(own) if id(node) not in placed)])
     return replace(own, value={**base.keys, **own.keys, "rails": rails}) if base.keys or own.keys else rails

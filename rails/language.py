@@ -335,8 +335,8 @@ def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: st
     """One of pydantic's errors in our words."""
     *path, last = error["loc"] or ("",)
     found = node.at(error["loc"])
-    value, key = error["input"], found.place.key
-    if value is None:
+    value, key = error["input"], found.place.key or called
+    if value is None and error["type"] != "extra_forbidden":
         return PolicyError(f"{key!r} has no value", found.key)
     match error["type"]:
         case "extra_forbidden":

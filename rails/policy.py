@@ -195,7 +195,7 @@ def _check_values(root: Node, problems: Problems) -> None:
     """A key without a value says nothing. What is inside a rail, its own schema decides."""
     for key, node in root.keys.items():
         for name, child in [(key, node), *((f"{key}.{k}", n) for k, n in node.keys.items())]:
-            if child.value is None:
+            if child.value is None and key in PolicyKeys.model_fields:
                 problems.add(f"{name!r} has no value", child.key)
 
 

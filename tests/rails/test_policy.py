@@ -247,6 +247,7 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(load: Load, text
     ("text", "expected"),
     [
         ("dialog: {intents: {}}", "2:1: 'dialog' is not supported yet"),
+        ("dialog:", "2:1: 'dialog' is not supported yet"),
         ("tools: {allow: []}", "2:1: 'tools' is not supported yet"),
         ("budget: {wall: 20s}", "2:1: 'budget' is not supported yet"),
         ("generation: {ahead: true}", "2:14: 'ahead' is not supported yet"),
@@ -282,12 +283,22 @@ def test_the_place_of_the_error_is_the_first_mistake_with_its_path_of_keys(load:
     assert (Path(place.file).name, place.line, place.column, place.key) == ("acme.yaml", 3, 11, "input[0].rail")
 
 
-@pytest.mark.parametrize("text", ["name: x", "policy: 2", "policy: '1'"])
-def test_the_version_is_asked_for(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: x", "1:1: 'policy' is missing from a policy"),
+        ("policy: 2", "1:9: 'policy' is 2; it can be 1"),
+        ("policy: '1'", "1:9: 'policy' is \"1\"; it can be 1"),
+        ("- policy: 1", "1:1: 'a policy' is a list; it takes keys with values"),
+        ("policy", "1:1: 'a policy' is \"policy\"; it takes keys with values"),
+    ],
+)
+def test_a_policy_is_a_mapping_with_its_version(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "acme.yaml"
     file.write_text(text)
-    with pytest.raises(PolicyError, match="'policy'"):
+    with pytest.raises(PolicyError) as caught:
         load_policy(file)
+    assert str(caught.value) == f"{file}:{expected}"
 
 
 @pytest.mark.parametrize(
@@ -299,6 +310,7 @@ def test_the_version_is_asked_for(tmp_path: Path, text: str) -> None:
         "models:\n" + "".join(f"  a{i}: b\n" for i in range(9000)),
         "refuse:\n" + "".join(f"  a{i}: b\n" for i in range(9000)),
         "refuse:\n" + "".join(f"  a{i}: '{{{{'\n" for i in range(9000)),
+        "extends: default\ninput:\n" + "".join(f"- {{rail: x{i}}}\n" for i in range(6000)),
         "refuse: {default: '" + "{{ verdict.reason }}" * 1500 + "{{ x }}'}",
         "refuse: {default: '{{ " + "(" * 10_000 + " }}'}",
         "vars: {a: {type: string, pattern: '" + "(a{1000}){1000}'}}",
@@ -311,6 +323,7 @@ def test_the_version_is_asked_for(tmp_path: Path, text: str) -> None:
         "models",
         "refusals",
         "templates",
+        "inherited",
         "long template",
         "deep template",
         "pattern",
