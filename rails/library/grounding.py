@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from trackbed.rails.cite import MARK
 from trackbed.rails.sentences import sentences
 from trackbed.rails.support import support
 from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
@@ -40,9 +41,9 @@ class Grounding:
 
     async def check(self, turn: Turn) -> Verdict:
         """Judge the draft. Without passages nothing supports it; a draft without sentences claims nothing."""
-        found = sentences(turn.text)
+        found = [s for s in sentences(turn.text) if MARK.sub("", f" {s.text}").strip()]
         claims = [s for s in found if not ABSTAINS.search(s.text)]
-        unsupported = [s for s in claims if support(s.text, turn.passages).score < self.config.support]
+        unsupported = [s for s in claims if self._unsupported(s.text, turn)]
         share = 1 - len(unsupported) / len(found) if found else 1.0
         if share >= self.config.minimum:
             return Verdict.allow(score=1 - share)
@@ -51,3 +52,6 @@ class Grounding:
             score=1 - share,
             findings=tuple(Finding("UNSUPPORTED", s.start, s.end) for s in unsupported),
         )
+
+    def _unsupported(self, claim: str, turn: Turn) -> bool:
+        return support(MARK.sub("", claim), turn.passages).score < self.config.support

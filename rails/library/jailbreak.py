@@ -1,0 +1,42 @@
+"""Jailbreak: a user who tries to talk the model out of its rules.
+
+Heuristics over `attacks.py`; English, and no match for an attacker who takes care. Text that only speaks of
+such attacks should pass.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from trackbed.rails.library.attacks import USER, attacks, probability
+from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+
+
+class Jailbreak:
+    """Blocks attempts to override instructions, reveal the prompt, or become something without rules."""
+
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input"})
+    actions: ClassVar[frozenset[Then]] = frozenset({"block"})
+
+    class Config(RailConfig):
+        """When to be sure."""
+
+        threshold: float = Field(
+            0.5, gt=0, le=1, description="The probability from which a text is blocked; lower blocks more."
+        )
+
+    def __init__(self, config: Config, models: Models) -> None:
+        self.threshold = config.threshold
+
+    async def check(self, turn: Turn) -> Verdict:
+        """Judge the text by the families of attack that are found in it, each counted once."""
+        found = attacks(turn.text, USER)
+        families, score = tuple(dict.fromkeys(match.family for match in found)), probability(found)
+        if score < self.threshold:
+            return Verdict.allow(score=score)
+        return Verdict.block(
+            detail="an attempt to set the rules aside",
+            categories=families,
+            score=score,
+            findings=tuple(Finding("JAILBREAK", match.start, match.end) for match in found),
+        )
