@@ -1,0 +1,29 @@
+"""What the model is asked: the policy's prompt with its numbered passages, the conversation, and the question.
+
+This file knows the order of messages. It knows nothing of tokens: that what a user or a passage says can
+never become a special token is the tokenizer's promise.
+"""
+
+from trackbed.llm.types import Message
+from trackbed.rails.policy import Policy
+from trackbed.rails.types import Turn
+
+
+def render_prompt(turn: Turn, policy: Policy) -> tuple[Message, ...]:
+    """The messages for the chat model: what the policy says as the system, the latest history, and the prompt.
+
+    Passages stand in the last message, not in the system's: whoever wrote them does not speak for the policy.
+    """
+    generation = policy.generation
+    history = turn.history[-generation.history :] if generation.history else ()
+    prompt = generation.prompt.render(
+        question=turn.question,
+        history=[{"role": m.role, "content": m.content} for m in history],
+        passages=[
+            {"n": n, "text": p.text, "source": p.source, "heading": p.heading}
+            for n, p in enumerate(turn.passages, start=1)
+        ],
+        vars=turn.vars,
+    )
+    system = (Message("system", generation.system),) if generation.system else ()
+    return (*system, *history, Message("user", prompt.strip()))
