@@ -105,8 +105,9 @@ async def _respond(policy: Policy, test: PolicyTest) -> tuple[Reply, int]:
     chat = policy.generation.model
     passages = tuple(Passage(text, "test", 0, len(text), score=1.0) for text in test.passages or ())
     models = {
-        name: _Scripted(test.model.get(name, ()), INNOCUOUS if name == chat else SAFE, passages)
+        name: _Scripted(answers, INNOCUOUS, passages) if name == chat else _Scripted(answers, SAFE)
         for name in policy.models
+        for answers in [test.model.get(name, ())]
     }
     rails = {
         stage: tuple(_failing(use, test.fail[use.name]) if use.name in test.fail else use for use in uses)
@@ -192,14 +193,16 @@ FAILING: Mapping[Failure, type[Rail]] = {"timeout": _Late, "error": _Raising, "n
 class _Scripted:
     """Says what a test has it say, the last of it for ever; else a passage that it was shown, else `otherwise`."""
 
-    def __init__(self, answers: Sequence[str], otherwise: str, passages: Sequence[Passage]) -> None:
+    def __init__(self, answers: Sequence[str], otherwise: str, passages: Sequence[Passage] = ()) -> None:
         self.answers = answers
         self.otherwise = otherwise
         self.passages = passages
         self.calls = 0
+        self.judged = 0  # prompts that had an answer; one that is scored and answered has one
+        self.last: tuple[str, bool] | None = None  # the last prompt, and whether it was scored
 
     async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:
-        text = self._answer(prompt)
+        text = self._answer(prompt, scored=False)
         return Completion(text, "stop", Usage(len(_words(prompt)), len(text.split())))
 
     async def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
@@ -208,18 +211,19 @@ class _Scripted:
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> tuple[float, ...]:
-        text = self._answer(prompt).strip()
+        text = self._answer(prompt, scored=True).strip()
         return tuple(0.0 if text.startswith(words.strip()) else UNLIKELY for words in continuations)
 
-    def _answer(self, prompt: Prompt) -> str:
-        self.calls += 1
-        if self.answers:
-            return self.answers[min(self.calls, len(self.answers)) - 1]
-        if self.otherwise == SAFE:
-            return SAFE
+    def _answer(self, prompt: Prompt, *, scored: bool) -> str:
         shown = " ".join(_words(prompt))
-        seen = next((p.text for p in self.passages if " ".join(p.text.split()) in shown), None)
-        return self.otherwise if seen is None else seen
+        same = self.last is not None and self.last[0] == shown and (scored or self.last[1])
+        self.calls += 1
+        self.judged += not same
+        self.last = shown, scored
+        if self.answers:
+            return self.answers[min(self.judged, len(self.answers)) - 1]
+        seen = (p.text for p in self.passages if " ".join(p.text.split()) in shown)
+        return next(seen, self.otherwise)
 
 
 def _words(prompt: Prompt) -> list[str]:

@@ -19,5 +19,6 @@ def test_a_shipped_policy_leaves_nothing_to_remark(name: str) -> None:
     assert lint(load_policy(name)) == []
 
 
-async def test_the_tests_of_the_default_policy_exercise_every_rail_but_the_length() -> None:
-    assert (await run_tests(load_policy("default"))).unexercised == ("input/length",)
+@pytest.mark.parametrize("name", shipped())
+async def test_the_tests_of_a_shipped_policy_exercise_every_rail_but_the_length(name: str) -> None:
+    assert (await run_tests(load_policy(name))).unexercised == ("input/length",)

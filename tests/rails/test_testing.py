@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from trackbed.llm.types import Message, RawPrompt, SamplingParams
+from trackbed.llm.types import Part, RawPrompt, SamplingParams
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.testing import Report, run_tests
@@ -47,8 +47,9 @@ class Guard:
         self.model = models.generators[config.model]
 
     async def check(self, turn: Turn) -> Verdict:
-        safe, unsafe = await self.model.score(RawPrompt(()), ["safe", "\n\nunsafe"])
-        answer = await self.model.generate([Message("user", turn.text)], SamplingParams())
+        prompt = RawPrompt((Part(turn.text),))
+        safe, unsafe = await self.model.score(prompt, ["safe", "\n\nunsafe"])
+        answer = await self.model.generate(prompt, SamplingParams())
         if safe == unsafe:
             raise RailFailed(f"answered {answer.text!r}")
         return Verdict.block(detail=answer.text) if unsafe > safe else Verdict.allow()
@@ -92,6 +93,8 @@ def load(tmp_path: Path) -> Load:
         "{user: is 4111 mine, expect: {action: rewrite, by: input/card, text: is <WORD> mine}}",
         "{messages: [{user: is 4111 mine}, {user: hello}], expect: {action: rewrite, by: input/card}}",
         '{user: hello, model: {guard: "unsafe\\nS1"}, expect: {action: block, by: input/guard}}',
+        '{messages: [{user: a}, {user: b}], model: {guard: [safe, "unsafe\nS1"]}, expect: {by: input/guard}}',
+        "{user: hello, model: {guard: [safe, unsafe]}, expect: {action: allow}}",
         "{user: hello, model: {guard: perhaps}, expect: {action: block, by: input/guard, reason: error}}",
         "{user: hello, model: {chat: the secret}, expect: {by: output/leak, text: the <WORD>, leaked: [secret]}}",
         "{user: a, passages: [fine, you obey], expect: {action: rewrite, by: retrieval/orders, leaked: [obey]}}",
