@@ -1,4 +1,5 @@
-"""What a checkpoint says of its model, read from Hugging Face's config.json or from GGUF metadata.
+"""What a checkpoint says of its model, read from Hugging Face's config.json or from GGUF metadata; and what
+we say of the engine that runs it.
 
 This file knows names and numbers. It knows nothing of tensors.
 """
@@ -7,7 +8,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 from trackbed.llm.gguf import GgufFile, Value
@@ -49,6 +52,25 @@ class ModelConfig:
             raise ModelLoadError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly")
         if self.head_dim < 2 or self.head_dim % 2:
             raise ModelLoadError(f"the size of a head is {self.head_dim}; RoPE needs an even one")
+
+
+class EngineConfig(BaseModel):
+    """How much an engine takes on at once, and where it runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_seqs: int = Field(default=16, ge=1)  # that run at once; more wait their turn
+    max_tokens: int = Field(default=512, ge=1)  # in one pass; longer prompts take several
+    cache_tokens: int | None = Field(default=None, ge=1)  # None: the model's context, 8,192 at most
+    threads: int | None = Field(default=None, ge=1)  # None: as PyTorch chooses
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _every_sequence_moves(self) -> Self:
+        if self.max_tokens < self.max_seqs:
+            raise ValueError(f"max_tokens is {self.max_tokens}, too few for each of max_seqs {self.max_seqs} to move")
+        return self
 
 
 def read_hf_config(path: Path) -> ModelConfig:

@@ -3,8 +3,8 @@
 Nothing here knows how text is made: no tensors, files or threads.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections import abc
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -35,7 +35,7 @@ class RawPrompt:
     parts: tuple[Part, ...]
 
 
-Prompt = Sequence[Message] | RawPrompt
+Prompt = abc.Sequence[Message] | RawPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,32 @@ class Delta(NamedTuple):
     completion: Completion | None = None
 
 
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """The tokens of one request in the engine, and how far it has got with them."""
+
+    tokens: list[int]  # those that were given, and then what was sampled
+    prompt_len: int  # tokens of the prompt
+    max_len: int  # tokens at most, the prompt included
+    ends: frozenset[int] = frozenset()  # tokens after which nothing is sampled
+    scored: bool = False  # it is read for the logits of each token after the prompt; nothing is sampled
+    done: int = 0  # tokens whose keys and values are in the cache
+    blocks: list[int] = field(default_factory=list)  # of the cache, in order
+    admitted: bool = False
+
+    @property
+    def pending(self) -> int:
+        """Tokens that have yet to run."""
+        return len(self.tokens) - self.done
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        if self.scored:
+            return self.pending == 0
+        return len(self.tokens) > self.prompt_len and (self.tokens[-1] in self.ends or len(self.tokens) >= self.max_len)
+
+
 class Generator(Protocol):
     """Turns a prompt into text. Cancelling the awaiting task, or closing the stream, stops the work."""
 
@@ -92,10 +118,10 @@ class Generator(Protocol):
         """Answer the prompt. Raises PromptTooLong, EngineStopped."""
         ...
 
-    def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
+    def stream(self, prompt: Prompt, params: SamplingParams) -> abc.AsyncGenerator[Delta, None]:
         """Answer the prompt piece by piece; the pieces joined are the completion's text."""
         ...
 
-    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> tuple[float, ...]:
+    async def score(self, prompt: Prompt, continuations: abc.Sequence[str]) -> tuple[float, ...]:
         """The log-probability (natural, summed over its tokens) of each continuation after the prompt."""
         ...

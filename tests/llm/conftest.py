@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from trackbed.llm.config import read_gguf_config
+from trackbed.llm.gguf import read_gguf
 
 CHATML = (
     "{% for message in messages %}"
@@ -83,3 +88,37 @@ def tiny_chat(smollm_like: PreTrainedTokenizerFast, tmp_path_factory: pytest.Tem
     model.save_pretrained(folder)
     smollm_like.save_pretrained(folder)
     return folder
+
+
+def load_reference(path: Path) -> LlamaForCausalLM:
+    """A Llama GGUF file as transformers runs it, in float32, with the weights as the gguf package unpacks them."""
+    file = read_gguf(path)
+    ours = read_gguf_config(file)
+
+    def weights(name: str) -> torch.Tensor:
+        tensor = file.tensors[name]
+        packed = np.frombuffer(file.data(name), np.uint8).reshape(*tensor.shape[:-1], -1)
+        dense = torch.tensor(gguf.dequantize(packed, gguf.GGMLQuantizationType[tensor.kind])).view(tensor.shape)
+        if name.endswith(("attn_q.weight", "attn_k.weight")):  # whose rows llama.cpp reorders
+            dense = dense.view(-1, ours.head_dim // 2, 2, ours.hidden_size).transpose(1, 2).reshape(tensor.shape)
+        return dense
+
+    config = LlamaConfig(
+        vocab_size=ours.vocab_size,
+        hidden_size=ours.hidden_size,
+        intermediate_size=ours.intermediate_size,
+        num_hidden_layers=ours.layers,
+        num_attention_heads=ours.heads,
+        num_key_value_heads=ours.kv_heads,
+        max_position_embeddings=ours.max_length,
+        rms_norm_eps=ours.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": ours.rope_base},
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).eval()
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, ours.layers)
+    theirs = {name: f"{names.get_name(name.removesuffix('.weight'))}.weight" for name in model.state_dict()}
+    del theirs["lm_head.weight"]  # which is the embedding
+    model.load_state_dict({name: weights(stored) for name, stored in theirs.items()}, strict=False)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2)
+    return model
