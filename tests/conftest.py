@@ -1,12 +1,13 @@
 """What tests of several folders share."""
 
-import os
 from pathlib import Path
 
 import pytest
+
+from trackbed.apps.settings import load_settings
 
 
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
     """Where `make setup` has put the embedded models, for tests marked `models`."""
-    return Path(os.environ.get("TRACKBED_CACHE") or Path.home() / ".cache" / "trackbed") / "models"
+    return load_settings().models

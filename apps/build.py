@@ -1,0 +1,158 @@
+"""Put the parts together: a policy becomes a pipeline over the models and the index that it names.
+
+The only file that knows every concrete class. What a policy does not use is not opened.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trackbed.apps.settings import Settings
+from trackbed.llm.catalogue import locate
+from trackbed.llm.types import Generator
+from trackbed.rails.pipeline import Pipeline
+from trackbed.rails.policy import Policy
+from trackbed.rails.types import Models, Stage
+from trackbed.rails.use import named_models
+from trackbed.retrieval import RETRIEVERS
+from trackbed.retrieval.errors import RetrievalError
+from trackbed.retrieval.types import Embedder, Retriever
+
+if TYPE_CHECKING:
+    from trackbed.llm.encoder import Encoder
+
+PAGES = Path(__file__).parents[1] / "policies" / "knowledge"
+SHIPPED = "kb"  # the name of the index of the shipped pages
+INDEX_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
+Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much (0: unknown)
+
+
+@contextmanager
+def build(settings: Settings, policy: Policy, progress: Progress | None = None) -> Iterator[Pipeline]:
+    """A pipeline that answers; its models are closed at the end of the `with` block.
+
+    Raises LLMError and RetrievalError where a model or the index cannot be opened.
+    """
+    report = progress or (lambda step, done, total: None)
+    embedder = open_embedder(settings)
+    with ExitStack() as stack:
+        # A missing index is found at once, a model is seconds of loading.
+        retriever = _open_retriever(settings, policy, embedder, report)
+        engines = _open_engines(settings, policy, {policy.generation.model, *_asked(policy)}, report, stack)
+        yield Pipeline(policy, Models(engines, embedder), retriever)
+
+
+@contextmanager
+def build_judge(
+    settings: Settings, policy: Policy, stage: Stage, progress: Progress | None = None
+) -> Iterator[Pipeline]:
+    """A pipeline for `Pipeline.check` of one stage alone: it opens the models of that stage's rails, and no index.
+
+    Raises LLMError where a model cannot be opened.
+    """
+    report = progress or (lambda step, done, total: None)
+    judging = replace(policy, rails={stage: policy.rails[stage]})
+    with ExitStack() as stack:
+        engines = _open_engines(settings, policy, _asked(judging), report, stack)
+        yield Pipeline(judging, Models(engines, open_embedder(settings)))
+
+
+def open_embedder(settings: Settings) -> Embedder:
+    """The model that turns passages and questions into vectors; its files are looked at when it is first used."""
+    return _LazyEncoder(settings)
+
+
+def index_path(settings: Settings, index: str, base: Path = Path()) -> Path:
+    """Where an index is: a name means the data folder's, anything else is a path, relative to `base`."""
+    return settings.indexes / index if INDEX_NAME.fullmatch(index) else base / Path(index).expanduser()
+
+
+class _LazyEncoder:
+    """An Encoder that is made when first used: a policy that compares no meanings needs none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _encoder(self) -> "Encoder":
+        from trackbed.llm.encoder import Encoder
+
+        return Encoder(self._settings.embedder, self._settings.models)
+
+    @property
+    def name(self) -> str:
+        return self._encoder.name
+
+    @property
+    def sha256(self) -> str:
+        return self._encoder.sha256
+
+    @property
+    def dimension(self) -> int:
+        return self._encoder.dimension
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._encoder.embed(texts)
+
+
+def _open_retriever(settings: Settings, policy: Policy, embedder: Embedder, report: Progress) -> Retriever | None:
+    """The policy's index; the one of the shipped pages is made where there is none of these very pages."""
+    if policy.knowledge is None:
+        return None
+    retriever = policy.knowledge.retriever
+    found = resolve_name(RETRIEVERS.get(retriever, retriever))
+    if policy.knowledge.index != SHIPPED:
+        return _opened(found, index_path(settings, policy.knowledge.index, policy.file.parent), embedder)
+    path = settings.cache / "knowledge" / _digest_of_pages(embedder)
+    try:
+        return _opened(found, path, embedder)
+    except RetrievalError:  # missing, damaged, or of another format
+        from trackbed.retrieval.ingest import ingest
+
+        ingest([PAGES], path, embedder, report)
+        return _opened(found, path, embedder)
+
+
+def _opened(found: type, path: Path, embedder: Embedder) -> Retriever:
+    retriever: Retriever = found.open(path, embedder)  # type: ignore[attr-defined]  # a class that a policy may name
+    return retriever
+
+
+def _digest_of_pages(embedder: Embedder) -> str:
+    """Sixteen hexadecimal digits that change with the shipped pages and with the embedder."""
+    digest = hashlib.sha256(embedder.sha256.encode())
+    for page in sorted(PAGES.rglob("*.md")):
+        content = page.read_bytes()
+        digest.update(f"\0{page.relative_to(PAGES).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _asked(policy: Policy) -> set[str]:
+    """The models that the policy's rails ask, by the policy's names."""
+    return {model for uses in policy.rails.values() for use in uses for _, model in named_models(use.config)}
+
+
+def _open_engines(
+    settings: Settings, policy: Policy, names: Collection[str], report: Progress, stack: ExitStack
+) -> dict[str, Generator]:
+    """An engine for each name; names of the same files share one."""
+    engines: dict[Path, Generator] = {}
+    # All are there before the first is loaded.
+    paths = {name: locate(policy.models[name], settings.models).resolve() for name in sorted(names)}
+    for name, path in paths.items():
+        if path not in engines:
+            # Imported here: rails that ask no model do without PyTorch.
+            from trackbed.llm.engine import Engine
+
+            report(f"loading {policy.models[name]}", 0, 0)
+            engines[path] = stack.enter_context(Engine.open(path, settings.engine))
+    return {name: engines[path] for name, path in paths.items()}

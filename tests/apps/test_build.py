@@ -1,0 +1,94 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trackbed.apps.build import build, build_judge, index_path
+from trackbed.apps.settings import Settings
+from trackbed.llm.errors import ModelLoadError, UnknownModel
+from trackbed.rails.policy import Policy, load_policy
+from trackbed.rails.types import Turn
+from trackbed.retrieval.errors import IndexMissing
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(cache=tmp_path / "cache", data=tmp_path / "data")
+
+
+@pytest.fixture
+def with_models(settings: Settings, model_cache: Path) -> Settings:
+    settings.cache.mkdir()
+    settings.models.symlink_to(model_cache)
+    return settings
+
+
+def policy(folder: Path, text: str) -> Policy:
+    (folder / "p.yaml").write_text(f"policy: 1\n{text}")
+    return load_policy(folder / "p.yaml")
+
+
+async def test_rails_that_ask_no_model_judge_where_no_model_is(settings: Settings) -> None:
+    with build_judge(settings, load_policy("default"), "input") as pipeline:
+        verdict, _ = await pipeline.check("input", "my card is 4111 1111 1111 1111")
+    assert (verdict.action, verdict.text) == ("rewrite", "my card is <CREDIT_CARD>")
+
+
+def test_a_model_that_is_not_there_is_told_with_the_command_that_fetches_it(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="trackbed models get smollm2-135m-instruct"):
+        build(settings, policy(tmp_path, "name: bare")).__enter__()
+
+
+def test_judging_needs_only_the_models_of_that_stage(settings: Settings, tmp_path: Path) -> None:
+    guarded = policy(tmp_path, "models: {guard: ./guard.gguf}\noutput: [{rail: llama_guard, model: guard}]")
+    with build_judge(settings, guarded, "input"):
+        pass
+    with pytest.raises(UnknownModel, match=r"guard\.gguf"):
+        build_judge(settings, guarded, "output").__enter__()
+
+
+def test_an_index_is_a_name_in_the_data_folder_or_a_path(settings: Settings) -> None:
+    assert index_path(settings, "handbook") == settings.indexes / "handbook"
+    assert index_path(settings, "./handbook", Path("/p")) == Path("/p/handbook")
+    assert index_path(settings, "..", Path("/p")) == Path("/p/..")
+    assert index_path(settings, "/abs/handbook", Path("/p")) == Path("/abs/handbook")
+
+
+@pytest.mark.models
+def test_an_index_that_is_missing_is_told_before_a_model_is_loaded(with_models: Settings, tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing, match=r"handbook.*trackbed ingest"):
+        build(with_models, policy(tmp_path, "knowledge: {index: handbook}\nmodels: {chat: ./none.gguf}")).__enter__()
+
+
+@pytest.mark.models
+async def test_the_shipped_pages_are_indexed_on_first_use_and_found(with_models: Settings) -> None:
+    steps: list[str] = []
+    for _ in range(2):
+        steps.clear()
+        with build(with_models, load_policy("default"), lambda step, done, total: steps.append(step)) as pipeline:
+            assert pipeline.retriever
+            found = await pipeline.retriever.search("How do I add a rail?", 2)
+            assert any(passage.source == "adding-a-rail.md" for passage in found)
+    assert steps == ["loading smollm2-135m-instruct"]
+
+
+@pytest.mark.models
+async def test_two_names_of_one_model_share_its_engine(with_models: Settings, tmp_path: Path) -> None:
+    twice = policy(
+        tmp_path,
+        "models: {guard: smollm2-135m-instruct}\ninput: [{rail: llama_guard, model: guard}]\n"
+        "generation: {sampling: {max_tokens: 4}}",
+    )
+    with build(with_models, twice) as pipeline:
+        models = pipeline.models.generators
+        assert models["guard"] is models["chat"]
+        reply = await pipeline.respond(Turn("Hello"))
+    assert reply.verdict.by in ("", "input/llama_guard")
+
+
+def test_building_blocks_are_light_until_they_are_used() -> None:
+    heavy = "{'torch', 'faiss', 'transformers', 'sentence_transformers'}"
+    code = f"import sys, trackbed.apps.build; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
