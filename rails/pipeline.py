@@ -49,9 +49,12 @@ class Pipeline:
         self.rewriters: Mapping[Then, Rewriter] = {"mask": mask, "drop": drop, "quote": self._quote}
 
     async def respond(self, turn: Turn, listen: Listener = lambda _: None) -> Reply:
-        """Answer one turn, or refuse it. This is the whole of it; each paragraph is one step."""
+        """Answer one turn, or refuse it. This is the whole of it; each paragraph is one step.
+
+        Raises ValueError where the turn's variables do not fit the policy's, and what the model or the index raise.
+        """
         trace = Trace()
-        turn = _untrusted(turn)
+        turn = _untrusted(self.policy.bind(turn))
 
         listen(Progress("input"))
         turn, asked = await self._run("input", turn, trace)
@@ -103,7 +106,7 @@ class Pipeline:
 
         The verdict of a rewrite carries the text that all rails of the stage leave.
         """
-        turn, trace = _untrusted(turn or Turn("")), Trace()
+        turn, trace = _untrusted(self.policy.bind(turn or Turn(""))), Trace()
         if stage == "input":
             turn = replace(turn, question=text)
         elif stage == "output":

@@ -95,6 +95,7 @@ async def test_findings_are_sorted_apart_and_inside_and_as_pythons_own(text: str
     ends = [0, *(end for f in findings for end in (f.start, f.end))]
     assert ends == sorted(ends)
     assert ends[-1] <= len(text)
-    same = text.encode("utf-8", "replace").decode()
+    # RE2's \s, as Perl's of old, leaves out the vertical tab.
+    same = text.encode("utf-8", "replace").decode().replace("\v", "x" if pattern == r"\s*" else "\v")
     expected = [m.span() for m in re.finditer(pattern, same, re.ASCII) if m[0]]
     assert [(f.start, f.end) for f in findings] == expected
