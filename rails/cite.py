@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from trackbed.rails.sentences import Sentence, content, sentences
-from trackbed.rails.support import Support, stretches, support
+from trackbed.rails.support import Support, coverage, support
 from trackbed.rails.types import Citation
 from trackbed.retrieval.types import Passage
 
 # Not behind a word or a bracket, where `[1]` is an index in code.
 MARK = re.compile(r"(?:[ \t]{1,3}|(?<![\w)\]]))(?:\[\d{1,3}(?:\s?[,;]\s?\d{1,3}){0,9}\]){1,9}")
 MARKED, UNMARKED = 0.5, 0.75  # how far a passage must support a sentence that has a mark, and one that has none
+QUOTED = 320  # characters of a quotation of two sentences, at most
 ANSWERABLE = 0.6  # the share of a question's content words that the passages must have for a quotation
 
 
@@ -40,23 +41,23 @@ def cite(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, 
 
 
 def quote(question: str, passages: Sequence[Passage]) -> str | None:
-    """An answer in the passages' own words: the one or two sentences that meet the question best, in quotation marks.
+    """An answer in the passages' own words and in quotation marks: the best sentence for the question, and the next.
 
     None where the passages do not speak of what is asked.
     """
-    asked = content(question).words | content(question).numbers
-    spoken = frozenset[str]().union(*(_words(p.heading) | _words(p.text) for p in passages))
-    if not asked or len(asked & spoken) / len(asked) < ANSWERABLE:
+    if coverage(question, passages) < ANSWERABLE:
         return None
+    asked = _words(question)
     best, best_score = "", 0.0
     for passage in passages:
         heading = _words(passage.heading.rsplit(">", 1)[-1])
-        for place, stretch in enumerate(reversed(stretches(passage.text))):
-            met = len(asked & (_words(stretch.text) | heading)) / len(asked)
-            under = len(asked & heading) / max(len(asked | heading), 1)
-            score = met + under + passage.score + 0.001 * place
+        under = len(asked & heading) / max(len(asked | heading), 1)
+        said = sentences(passage.text)
+        for place, sentence in enumerate(said):
+            met = len(asked & (_words(sentence.text) | heading)) / len(asked)
+            score = met + under + passage.score - 0.001 * place
             if score > best_score:
-                best, best_score = stretch.text, score
+                best, best_score = _with_next(passage.text, said, place), score
     return f"“{' '.join(best.split())}”" if best else None
 
 
@@ -117,6 +118,16 @@ def _marked(text: str, runs: Sequence[_Run], passages: Sequence[Passage]) -> tup
     return "".join(pieces) + text[at:], tuple(citations.values())
 
 
+def _with_next(text: str, said: Sequence[Sentence], place: int) -> str:
+    """A sentence, and the next one where it goes on in the same paragraph and both are short."""
+    first = said[place]
+    if place + 1 < len(said):
+        second = said[place + 1]
+        between = text[first.end : second.start]
+        if not between.strip() and "\n\n" not in between and second.end - first.start <= QUOTED:
+            return text[first.start : second.end]
+    return first.text
+
+
 def _words(text: str) -> frozenset[str]:
-    found = content(text)
-    return found.words | found.numbers
+    return frozenset(content(text).stems)

@@ -10,10 +10,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from time import perf_counter
 
-from trackbed.llm.types import Message
+from trackbed.llm.types import Completion, Message
 from trackbed.rails.cite import cite, quote
 from trackbed.rails.policy import Policy
 from trackbed.rails.prompt import render_prompt
+from trackbed.rails.sentences import sentences
 from trackbed.rails.stage import Rewriter, StagedRail, drop, mask, merge, run_stage
 from trackbed.rails.types import (
     Citation,
@@ -151,7 +152,7 @@ class Pipeline:
         trace.add(
             Span("generation", "generate", 1000 * (perf_counter() - started), usage=completion.usage, notes=notes)
         )
-        return replace(turn, draft=completion.text)
+        return replace(turn, draft=_whole(completion) if turn.passages else completion.text)
 
     def _regenerates(self, verdict: Verdict) -> bool:
         """Whether the policy has a second draft made after this block: for a judgement, not for a failure to judge."""
@@ -176,6 +177,14 @@ class Pipeline:
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
         """The passages' own sentences for the question, instead of a draft that they do not support."""
         return quote(turn.question, turn.passages)
+
+
+def _whole(completion: Completion) -> str:
+    """The text without the sentence that its length cut off, unless that is all there is."""
+    said = sentences(completion.text)
+    if completion.finish_reason == "stop" or len(said) < 2 or completion.text.rstrip().endswith((".", "!", "?")):
+        return completion.text
+    return completion.text[: said[-2].end]
 
 
 def _untrusted(turn: Turn) -> Turn:

@@ -20,10 +20,18 @@ def render_prompt(turn: Turn, policy: Policy) -> tuple[Message, ...]:
         question=turn.question,
         history=[{"role": m.role, "content": m.content} for m in history],
         passages=[
-            {"n": n, "text": p.text, "source": p.source, "heading": p.heading}
+            {"n": n, "text": _prose(p.text), "source": p.source, "heading": p.heading}
             for n, p in enumerate(turn.passages, start=1)
         ],
         vars=turn.vars,
     )
     system = (Message("system", generation.system),) if generation.system else ()
     return (*system, *history, Message("user", prompt.strip()))
+
+
+def _prose(text: str) -> str:
+    """A passage without the heading lines that it begins with: they have a name of their own in the template."""
+    lines = text.strip().splitlines()
+    while lines and (not lines[0].strip() or lines[0].startswith("#")):
+        del lines[0]
+    return "\n".join(lines) or text.strip()

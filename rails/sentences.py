@@ -55,7 +55,8 @@ def sentences(text: str) -> list[Sentence]:
 class Content(NamedTuple):
     """What a sentence speaks of."""
 
-    words: frozenset[str]  # stems of content words
+    stems: tuple[str, ...]  # of its content words and numbers, in order
+    words: frozenset[str]  # the stems of words alone
     numbers: frozenset[str]
     names: frozenset[str]  # stems of words that begin with a capital inside a sentence
     negated: bool
@@ -63,14 +64,14 @@ class Content(NamedTuple):
 
 def content(text: str) -> Content:
     """What a sentence, or a longer text, speaks of."""
-    words, names, negated = set[str](), set[str](), False
+    stems, names, negated = list[str](), set[str](), False
     for match in WORD.finditer(text):
         word = match.group()
         low = word.lower().replace("’", "'")
         negated = negated or low in NEGATIONS or low.endswith("n't")
-        if low.endswith("n't") or low in STOP_WORDS or NUMBER.fullmatch(word):
+        if low in STOP_WORDS or low.endswith("n't"):
             continue
-        words.add(stem(low))
+        stems.append(word if NUMBER.fullmatch(word) else stem(low))
         inside = match.start() > 0 and text[: match.start()].rstrip()[-1:] not in (
             "",
             ".",
@@ -83,7 +84,8 @@ def content(text: str) -> Content:
         )
         if word[0].isupper() and inside:
             names.add(stem(low))
-    return Content(frozenset(words), frozenset(NUMBER.findall(text)), frozenset(names), negated)
+    numbers = frozenset(NUMBER.findall(text))
+    return Content(tuple(stems), frozenset(stems) - numbers, numbers, frozenset(names), negated)
 
 
 def stem(word: str) -> str:

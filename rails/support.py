@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from trackbed.rails.sentences import Sentence, content, sentences
+from trackbed.rails.sentences import Content, Sentence, content, sentences
 from trackbed.retrieval.types import Passage
 
 MISSING_NUMBER = 0.2  # the most that a sentence is supported whose number no passage has
@@ -26,30 +26,58 @@ class Support(NamedTuple):
 
 
 def support(claim: str, passages: Sequence[Passage]) -> Support:
-    """The best support for one sentence: one or two neighbouring sentences of a passage, or its heading with them."""
+    """The best support for one sentence: by one or two neighbouring sentences of a passage, under its heading.
+
+    The score is the mean of two shares: of the claim's content words that the stretch has, and of those that
+    it has in the same order (ROUGE-L's recall, Lin 2004). A heading that asks something states nothing.
+    """
     claimed = content(claim)
-    if not claimed.words and not claimed.numbers:
+    if not claimed.stems:
         return Support(0.0)
     best = Support(0.0)
     for number, passage in enumerate(passages):
-        heading = content(passage.heading).words
+        title = passage.heading.rsplit(">", 1)[-1]
+        above = frozenset() if title.rstrip().endswith("?") else content(title).words
         for stretch in stretches(passage.text):
-            said = content(stretch.text)
-            needed = claimed.words | claimed.numbers
-            score = len(needed & (said.words | said.numbers | heading)) / len(needed)
-            if not claimed.numbers <= said.numbers:
-                score = min(score, MISSING_NUMBER)
-            if not claimed.names <= said.words | heading:
-                score = min(score, MISSING_NAME)
-            if claimed.negated != said.negated:
-                score = min(score, FLIPPED)
+            score = _score(claimed, content(stretch.text), above)
             if score > best.score:
                 best = Support(score, number, stretch.start, stretch.end)
     return best
 
 
+def coverage(question: str, passages: Sequence[Passage]) -> float:
+    """The share of the question's content words that the passages, or their headings, speak of; 0 to 1."""
+    asked = frozenset(content(question).stems)
+    spoken = frozenset[str]().union(*(content(f"{p.heading}\n{p.text}").stems for p in passages))
+    return len(asked & spoken) / len(asked) if asked else 0.0
+
+
 def stretches(text: str) -> list[Sentence]:
-    """Each sentence, and after it each sentence with the next: shorter ones first, so that they win ties."""
+    """Each sentence, and after these each sentence with the next: shorter ones first, so that they win ties."""
     single = sentences(text)
-    pairs = pairwise(single)
-    return single + [Sentence(text[a.start : b.end], a.start, b.end) for a, b in pairs]
+    return single + [Sentence(text[a.start : b.end], a.start, b.end) for a, b in pairwise(single)]
+
+
+def _score(claimed: Content, said: Content, above: frozenset[str]) -> float:
+    needed = frozenset(claimed.stems)
+    score = len(needed & (said.words | said.numbers | above)) / len(needed)
+    score = (score + _in_order(claimed.stems, [*above, *said.stems]) / len(claimed.stems)) / 2
+    if not claimed.numbers <= said.numbers:
+        score = min(score, MISSING_NUMBER)
+    if not claimed.names <= said.words | above:
+        score = min(score, MISSING_NAME)
+    if claimed.negated != said.negated:
+        score = min(score, FLIPPED)
+    return score
+
+
+def _in_order(claimed: Sequence[str], said: Sequence[str]) -> int:
+    """The length of the longest common subsequence."""
+    reached = [0] * (len(said) + 1)
+    for word in claimed:
+        before = 0
+        for i, other in enumerate(said, start=1):
+            here = reached[i]
+            reached[i] = before + 1 if word == other else max(here, reached[i - 1])
+            before = here
+    return reached[-1]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from trackbed.rails.cite import MARK
 from trackbed.rails.sentences import sentences
-from trackbed.rails.support import support
+from trackbed.rails.support import coverage, support
 from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
 
 # A draft that says it does not know claims nothing.
@@ -33,6 +33,10 @@ class Grounding:
             0.6, ge=0, le=1, description="How far the passages must support a sentence, from none of its words to all."
         )
 
+        relevance: float = Field(
+            0.5, ge=0, le=1, description="How much of the question's words the passages must speak of at all."
+        )
+
     stages: ClassVar[frozenset[Stage]] = frozenset({"output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "regenerate", "quote"})
 
@@ -40,11 +44,13 @@ class Grounding:
         self.config = config
 
     async def check(self, turn: Turn) -> Verdict:
-        """Judge the draft. Without passages nothing supports it; a draft without sentences claims nothing."""
+        """Judge the draft. Without passages, or without a sentence, nothing in it is supported."""
+        if not ABSTAINS.search(turn.text) and coverage(turn.question, turn.passages) < self.config.relevance:
+            return Verdict.block(detail="what the documents do not answer", score=1.0)
         found = [s for s in sentences(turn.text) if MARK.sub("", f" {s.text}").strip()]
         claims = [s for s in found if not ABSTAINS.search(s.text)]
         unsupported = [s for s in claims if self._unsupported(s.text, turn)]
-        share = 1 - len(unsupported) / len(found) if found else 1.0
+        share = 1 - len(unsupported) / len(found) if found else 0.0
         if share >= self.config.minimum:
             return Verdict.allow(score=1 - share)
         return Verdict.block(

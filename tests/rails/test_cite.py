@@ -97,7 +97,9 @@ def test_without_passages_only_marks_are_taken_away(draft: str) -> None:
 
 
 def test_a_quotation_answers_in_the_passages_words() -> None:
-    assert quote("When does the library open?", PASSAGES) == "“The library opens at nine on weekdays.”"
+    assert quote("When does the library open?", PASSAGES) == (
+        "“The library opens at nine on weekdays. On Sundays it is closed.”"
+    )
 
 
 @pytest.mark.parametrize("question", ["Who founded the company?", "How much is a ticket?", "", "???"])

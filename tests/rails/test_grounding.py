@@ -16,7 +16,7 @@ PASSAGES = (Passage(TEXT, "library.md", 0, len(TEXT), heading="Library"),)
 
 
 def turn(draft: str, passages: tuple[Passage, ...] = PASSAGES) -> Turn:
-    return Turn("When is it open?", passages=passages, draft=draft, text=draft)
+    return Turn("When is the library open?", passages=passages, draft=draft, text=draft)
 
 
 def rail(minimum: float = 1.0) -> Grounding:
@@ -33,7 +33,6 @@ def rail(minimum: float = 1.0) -> Grounding:
         "I don't know.",
         "The passages do not say who built it.",
         "“Members may borrow up to five books.”",
-        "",
     ],
 )
 async def test_what_the_passages_say_passes(draft: str) -> None:
@@ -50,6 +49,8 @@ async def test_what_the_passages_say_passes(draft: str) -> None:
         "The library is not closed on Sundays.",
         "The library opens at nine on weekdays. It was designed by a famous Danish architect.",
         "You can install the library with a package manager.",
+        "```python\nprint('nine')\n```",
+        "",
         "Write to the trackbed foundation for a subscription.",
     ],
 )
@@ -67,6 +68,12 @@ async def test_the_minimum_is_a_share_of_sentences() -> None:
     draft = "The library opens at nine. Bananas are yellow."
     assert (await rail(minimum=0.5).check(turn(draft))).action == "allow"
     assert (await rail(minimum=0.6).check(turn(draft))).action == "block"
+
+
+async def test_a_supported_draft_that_answers_something_else_is_blocked() -> None:
+    draft = "The library opens at nine on weekdays."
+    asked = Turn("What does a subscription cost?", passages=PASSAGES, draft=draft, text=draft)
+    assert (await rail().check(asked)).detail == "what the documents do not answer"
 
 
 async def test_without_passages_nothing_is_supported() -> None:
