@@ -8,21 +8,20 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from trackbed.llm.config import ModelConfig, read_gguf_config, read_hf_config
-from trackbed.llm.errors import ModelLoadError, UnknownModel, UnknownQuant
+from trackbed.llm.errors import ModelLoadError, UnknownQuant
 from trackbed.llm.gguf import GgufFile, read_gguf
 from trackbed.llm.kernels import kernels_for
 from trackbed.llm.models import MODELS
-from trackbed.llm.models.llama import NAMES, Llama
-from trackbed.llm.quant import quant
+from trackbed.llm.models.llama import Llama
+from trackbed.llm.quant import PLAIN, quant
 
 DTypeName = Literal["float32", "bfloat16"]
-PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load_model(path: Path, *, device: str = "cpu", dtype: DTypeName = "float32") -> Llama:
@@ -34,24 +33,22 @@ def load_model(path: Path, *, device: str = "cpu", dtype: DTypeName = "float32")
         raise ModelLoadError(f"{path}: there is no such file or folder")
     source: _Source = _Safetensors(path) if path.is_dir() else _Gguf(read_gguf(path))
     config, used = source.config, set[str]()
+    architecture: type[Llama] = resolve_name(MODELS[config.architecture])
 
     def take(name: str, layer: int, shape: tuple[int, ...]) -> torch.Tensor:
-        theirs = NAMES[name][source.names].format(i=layer)
+        theirs = architecture.names[name][source.column].format(i=layer)
         used.add(theirs)
         if theirs not in source.tensors:
             raise ModelLoadError(f"{path}: tensor {theirs} is missing")
-        found = source.shape(theirs)
-        if found != shape:
+        if (found := source.shape(theirs)) != shape:
             raise ModelLoadError(f"{path}: tensor {theirs} is {list(found)}; its config expects {list(shape)}")
         weights = source.read(theirs)
-        if source.names == 1 and name in ("query", "key"):
-            weights = _unpermuted(weights, config.head_dim)
+        if name in ("query", "key"):
+            weights = source.in_order(weights)
         return weights.to(device, getattr(torch, dtype))
 
-    if config.architecture not in MODELS:
-        raise UnknownModel(f"{path}: architecture {config.architecture!r}; known are: {', '.join(MODELS)}")
-    model: Llama = resolve_name(MODELS[config.architecture])(config, kernels_for(device), take, source.rope_factors())
-    if extra := sorted(name for name in set(source.tensors) - used if not _ignored(name, config)):
+    model = architecture(config, kernels_for(device), take, source.rope_factors())
+    if extra := sorted(name for name in set(source.tensors) - used if not _says_nothing_new(name, config)):
         raise ModelLoadError(f"{path}: {len(extra)} tensors that a {config.architecture} does not have: {extra[0]}")
     return model
 
@@ -59,7 +56,7 @@ def load_model(path: Path, *, device: str = "cpu", dtype: DTypeName = "float32")
 class _Source(Protocol):
     """Where weights are read from."""
 
-    names: int  # which of NAMES' columns it uses
+    column: int  # of an architecture's names
 
     @property
     def config(self) -> ModelConfig: ...
@@ -67,23 +64,24 @@ class _Source(Protocol):
     def tensors(self) -> Iterable[str]: ...
     def shape(self, name: str) -> tuple[int, ...]: ...
     def read(self, name: str) -> torch.Tensor: ...
+    def in_order(self, weights: torch.Tensor) -> torch.Tensor: ...
     def rope_factors(self) -> torch.Tensor | None: ...
 
 
 class _Gguf:
-    names = 1
+    column = 1
 
     def __init__(self, file: GgufFile) -> None:
         self.file = file
         self.config = read_gguf_config(file)
-        self.tensors = set(file.tensors)
+        self.tensors = file.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.file.tensors[name].shape
+        return self.tensors[name].shape
 
     def read(self, name: str) -> torch.Tensor:
-        tensor = self.file.tensors[name]
-        # torch wants to be told that nobody writes to a read-only map; we copy on unpacking.
+        tensor = self.tensors[name]
+        # A copy, since a tensor can be written to, and the map of the file cannot.
         raw = torch.frombuffer(bytearray(self.file.data(name)), dtype=torch.uint8)
         if tensor.kind in PLAIN:
             return raw.view(PLAIN[tensor.kind]).view(tensor.shape)
@@ -92,63 +90,67 @@ class _Gguf:
         except UnknownQuant as error:
             raise UnknownQuant(f"{self.file.path}: tensor {name}: {error}") from None
 
+    def in_order(self, weights: torch.Tensor) -> torch.Tensor:
+        """Query or key rows as the model wants them: llama.cpp interleaves the two halves of each head."""
+        pairs = weights.view(-1, self.config.head_dim // 2, 2, weights.shape[1])
+        return pairs.transpose(1, 2).reshape(weights.shape)
+
     def rope_factors(self) -> torch.Tensor | None:
         """Llama 3.1's scaling, which GGUF files hold as a divisor per frequency."""
-        name = "rope_freqs.weight"
+        name, expected = "rope_freqs.weight", (self.config.head_dim // 2,)
         if name not in self.tensors:
             return None
-        if self.shape(name) != (self.config.head_dim // 2,):
-            raise ModelLoadError(f"{self.file.path}: tensor {name} is {list(self.shape(name))}")
+        if (found := self.shape(name)) != expected:
+            raise ModelLoadError(f"{self.file.path}: tensor {name} is {list(found)}; expected is {list(expected)}")
         return self.read(name).float()
 
 
 class _Safetensors:
-    names = 0
+    column = 0
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.config = read_hf_config(folder / "config.json")
         self.tensors = dict[str, Path]()  # name -> file
-        for file in self._files():
+        self.opened = dict[Path, Any]()  # Any: safetensors' handles have no types
+        for file in _weight_files(folder):
             try:
-                with safe_open(file, "pt") as opened:
-                    self.tensors |= dict.fromkeys(opened.keys(), file)
+                self.opened[file] = safe_open(file, "pt")
             except (SafetensorError, OSError) as error:
                 raise ModelLoadError(f"{file}: cannot be read: {error}") from None
-
-    def _files(self) -> list[Path]:
-        index = self.folder / "model.safetensors.index.json"
-        if not index.exists():
-            return [self.folder / "model.safetensors"]
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ModelLoadError(f"{index}: cannot be read: {type(error).__name__}: {error}") from None
-        if foreign := sorted(s for s in shards if not isinstance(s, str) or Path(s).name != s):
-            raise ModelLoadError(f"{index}: {foreign[0]!r} is not a file of this folder")
-        return [self.folder / shard for shard in sorted(shards)]
+            self.tensors |= dict.fromkeys(self.opened[file].keys(), file)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        with safe_open(self.tensors[name], "pt") as opened:
-            return tuple(opened.get_slice(name).get_shape())
+        return tuple(self.opened[self.tensors[name]].get_slice(name).get_shape())
 
     def read(self, name: str) -> torch.Tensor:
-        with safe_open(self.tensors[name], "pt") as opened:
-            weights: torch.Tensor = opened.get_tensor(name)
-        if weights.dtype not in PLAIN.values():
-            raise UnknownQuant(f"{self.tensors[name]}: tensor {name} is {weights.dtype}; read are: {', '.join(PLAIN)}")
+        file = self.tensors[name]
+        if (kind := self.opened[file].get_slice(name).get_dtype()) not in PLAIN:
+            raise UnknownQuant(
+                f"{file}: tensor {name}: stored as {kind}; read from safetensors are: {', '.join(PLAIN)}"
+            )
+        weights: torch.Tensor = self.opened[file].get_tensor(name)
+        return weights
+
+    def in_order(self, weights: torch.Tensor) -> torch.Tensor:
         return weights
 
     def rope_factors(self) -> torch.Tensor | None:
         return None
 
 
-def _unpermuted(weights: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Rows in Hugging Face's order: llama.cpp interleaves the two halves of each head of Q and K."""
-    heads = weights.shape[0] // head_dim
-    return weights.view(heads, head_dim // 2, 2, -1).transpose(1, 2).reshape(weights.shape)
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return [folder / "model.safetensors"]
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
+        raise ModelLoadError(f"{index}: cannot be read: {type(error).__name__}: {error}") from None
+    if foreign := [shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]:
+        raise ModelLoadError(f"{index}: {foreign[0]!r} is not a file of this folder")
+    return [folder / shard for shard in sorted(shards)]
 
 
-def _ignored(name: str, config: ModelConfig) -> bool:
-    """Tensors that say nothing new: RoPE's frequencies, and a tied head that is stored all the same."""
+def _says_nothing_new(name: str, config: ModelConfig) -> bool:
+    """RoPE's frequencies, and a tied head that is stored all the same."""
     return name.endswith(("rotary_emb.inv_freq", "rope_freqs.weight")) or (config.tied and name == "lm_head.weight")

@@ -5,7 +5,8 @@ This file knows names and numbers. It knows nothing of tensors.
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 from trackbed.llm.gguf import GgufFile, Value
+from trackbed.llm.models import MODELS
+
+GGUF_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,12 @@ class RopeScaling:
     low_freq_factor: float
     high_freq_factor: float
     original_max_length: int
+
+    def __post_init__(self) -> None:
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ModelLoadError(
+                f"high_freq_factor is {self.high_freq_factor}; it must be above low_freq_factor, {self.low_freq_factor}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ def read_hf_config(path: Path) -> ModelConfig:
     """The model of a `config.json`. Raises ModelLoadError, UnknownModel."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: cannot be read: {error}") from None
     if not isinstance(raw, dict):
         raise ModelLoadError(f"{path}: holds no object")
@@ -96,15 +106,19 @@ def read_gguf_config(file: GgufFile) -> ModelConfig:
 
 
 def _from_hf(raw: Mapping[str, Any]) -> ModelConfig:  # Any: it comes from a file, and each value is checked below
-    architectures = raw.get("architectures") or ["nothing"]
-    architecture = str(architectures[0])
-    _check_architecture(architecture, "LlamaForCausalLM")
+    match raw.get("architectures"):
+        case [str(architecture), *_]:
+            _check_architecture(architecture, MODELS)
+        case found:
+            raise ModelLoadError(f"architectures is {found!r}; a list of names was expected")
     for key, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
         if (found := raw.get(key, expected)) != expected:
             raise ModelLoadError(f"{key} is {found!r}; only {expected!r} is supported")
     hidden, heads = _number(raw, "hidden_size"), _number(raw, "num_attention_heads")
     # transformers 5 writes `rope_parameters`; before, there were `rope_theta` and `rope_scaling`.
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ModelLoadError(f"the parameters of RoPE are {rope!r}; an object was expected")
     return ModelConfig(
         architecture=architecture,
         vocab_size=_number(raw, "vocab_size"),
@@ -128,6 +142,8 @@ def _rope_scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
         return None
     if kind != "llama3":
         raise ModelLoadError(f"RoPE scaling of type {kind!r}; 'llama3' and 'default' are supported")
+    if (turned := rope.get("partial_rotary_factor", 1)) != 1:
+        raise ModelLoadError(f"partial_rotary_factor is {turned!r}; RoPE turns whole heads here")
     return RopeScaling(
         factor=_real(rope, "factor"),
         low_freq_factor=_real(rope, "low_freq_factor"),
@@ -138,17 +154,20 @@ def _rope_scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
 
 def _from_gguf(file: GgufFile) -> ModelConfig:
     meta = file.metadata
-    architecture = str(meta.get("general.architecture", "nothing"))
-    _check_architecture(architecture, "llama")
+    architecture = str(meta.get("general.architecture", ""))
+    _check_architecture(architecture, GGUF_ARCHITECTURES)
+    if experts := meta.get("llama.expert_count"):
+        raise ModelLoadError(f"llama.expert_count is {experts!r}; mixtures of experts are not supported")
     hidden, heads = _number(meta, "llama.embedding_length"), _number(meta, "llama.attention.head_count")
-    if (scaling := meta.get("llama.rope.scaling.type", "none")) not in ("none", "llama3"):
-        raise ModelLoadError(f"RoPE scaling of type {scaling!r}; 'none' and 'llama3' are supported")
+    # Llama 3.1's scaling is no type in GGUF, but a tensor of factors.
+    if (scaling := meta.get("llama.rope.scaling.type", "none")) != "none":
+        raise ModelLoadError(f"llama.rope.scaling.type is {scaling!r}; only 'none' is supported")
     embedding = file.tensors.get("token_embd.weight")
     head_dim = _number(meta, "llama.attention.key_length", hidden // max(heads, 1))
     if (rotated := _number(meta, "llama.rope.dimension_count", head_dim)) != head_dim:
         raise ModelLoadError(f"RoPE turns {rotated} of a head's {head_dim} values; only whole heads are supported")
     return ModelConfig(
-        architecture="LlamaForCausalLM",
+        architecture=GGUF_ARCHITECTURES[architecture],
         vocab_size=embedding.shape[0] if embedding else _number(meta, "llama.vocab_size"),
         hidden_size=hidden,
         intermediate_size=_number(meta, "llama.feed_forward_length"),
@@ -163,9 +182,9 @@ def _from_gguf(file: GgufFile) -> ModelConfig:
     )
 
 
-def _check_architecture(found: str, known: Literal["llama", "LlamaForCausalLM"]) -> None:
-    if found != known:
-        raise UnknownModel(f"its architecture is {found!r}; the runtime runs {known!r}")
+def _check_architecture(found: str, known: Collection[str]) -> None:
+    if found not in known:
+        raise UnknownModel(f"its architecture is {found!r}; the runtime runs: {', '.join(known)}")
 
 
 def _number(raw: Mapping[str, Value] | Mapping[str, Any], key: str, default: int | None = None) -> int:
@@ -179,6 +198,7 @@ def _number(raw: Mapping[str, Value] | Mapping[str, Any], key: str, default: int
 def _real(raw: Mapping[str, Value] | Mapping[str, Any], key: str, default: float | None = None) -> float:
     value = raw.get(key)
     value = default if value is None else value
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+    # Compared, not converted: a whole number of a file can be too large for a float.
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise ModelLoadError(f"{key} is {value!r}; a number above zero was expected")
     return float(value)

@@ -46,6 +46,8 @@ KINDS: Final = {
 SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}
 BOOL, STRING, ARRAY = 7, 8, 9
 MAX_DIMENSIONS = 4
+MAX_NAME = 65535  # bytes of a name, by the specification
+MAX_ITEMS = 1 << 24  # of an array: far more than any vocabulary, and no more memory than that takes
 MAX_DEPTH = 4  # of arrays in arrays
 MAX_ALIGNMENT = 1 << 20
 
@@ -94,7 +96,7 @@ def read_gguf(path: Path) -> GgufFile:
 
     metadata: dict[str, Value] = {}
     for index in range(reader.plausible(key_count, 12, "metadata count")):
-        key = reader.string(f"name of metadata {index}")
+        key = reader.name(f"name of metadata {index}")
         if key in metadata:
             raise reader.wrong(key, "it stands twice")
         metadata[key] = reader.value(reader.integer("I", key), key, MAX_DEPTH)
@@ -155,6 +157,13 @@ class _Reader:
         except UnicodeDecodeError:
             raise self.wrong(field, "it is not UTF-8") from None
 
+    def name(self, field: str) -> str:
+        """A string that can stand in an error."""
+        name = self.string(field)
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
+            raise self.wrong(field, "it is no name")
+        return name
+
     def value(self, kind: int, field: str, depth: int) -> Value:
         if kind in SCALARS:
             code = SCALARS[kind]
@@ -168,6 +177,8 @@ class _Reader:
             raise self.wrong(field, f"its type is {kind}, which GGUF does not have" if depth else "it nests too deep")
         inner = self.integer("I", field)
         count = self.integer("Q", field)
+        if count > MAX_ITEMS:
+            raise self.wrong(field, f"it has {count} items; at most {MAX_ITEMS} are read")
         if inner in SCALARS:
             code = SCALARS[inner]
             width = struct.calcsize(code)
@@ -176,7 +187,7 @@ class _Reader:
         return [self.value(inner, field, depth - 1) for _ in range(self.plausible(count, least, field))]
 
     def tensor_info(self, index: int) -> _Info:
-        name = self.string(f"name of tensor {index}")
+        name = self.name(f"name of tensor {index}")
         dimensions = self.integer("I", name)
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise self.wrong(name, f"it has {dimensions} dimensions; 1 to {MAX_DIMENSIONS} are possible")

@@ -1,7 +1,7 @@
 """Every kernel in plain PyTorch: the definition of correct.
 
 Each function follows its paper. Arithmetic is in the dtype of the arguments, and in float32 inside norms
-and softmax.
+and softmax. The last function is a coarse one, made of the others.
 """
 
 import math
@@ -9,6 +9,7 @@ import math
 import torch
 
 from trackbed.llm.batch import BLOCK, Batch
+from trackbed.llm.kernels.layer import Layer
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -44,33 +45,50 @@ def write_cache(cache: torch.Tensor, new: torch.Tensor, slots: torch.Tensor) -> 
     cache.view(-1, *cache.shape[2:]).index_copy_(0, slots, new)
 
 
+def read_cache(cache: torch.Tensor, table: torch.Tensor, context: int) -> torch.Tensor:
+    """One sequence's keys or values, gathered from its blocks: [context, kv_heads, head_dim]."""
+    used = table[: -(-context // BLOCK)]
+    return cache.index_select(0, used).flatten(0, 1)[:context]
+
+
 def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Causal attention of new tokens over their sequences in the paged cache.
+    """softmax(q k^T / sqrt(head_dim)) v (Vaswani et al. 2017, arXiv:1706.03762) over each token's sequence so far.
 
     Query heads share key-value heads in groups (Ainslie et al. 2023, arXiv:2305.13245); the cache is paged
     (Kwon et al. 2023, arXiv:2309.06180). query [tokens, heads, head_dim], keys and values [blocks, BLOCK,
     kv_heads, head_dim] -> [tokens, heads, head_dim]
     """
-    out, begin = torch.empty_like(query), 0
-    for length, context, table in zip(batch.lengths, batch.contexts, batch.tables, strict=True):
-        end = begin + length
-        used = table[: -(-context // BLOCK)]
-        k = keys[used].flatten(0, 1)[:context]  # [context, kv_heads, head_dim]
-        v = values[used].flatten(0, 1)[:context]
-        out[begin:end] = _attend(query[begin:end], k, v, batch.positions[begin:end])
-        begin = end
-    return out
+    mixed = []
+    queries, positions = query.split_with_sizes(batch.lengths), batch.positions.split_with_sizes(batch.lengths)
+    for q, at, context, table in zip(queries, positions, batch.contexts, batch.tables, strict=True):
+        k, v = read_cache(keys, table, context), read_cache(values, table, context)
+        tokens, heads, head_dim = q.shape
+        grouped = q.view(tokens, k.shape[1], -1, head_dim).permute(1, 2, 0, 3)  # [kv_heads, group, tokens, head_dim]
+        scores = (grouped @ k.permute(1, 2, 0)[:, None]).float() / math.sqrt(head_dim)  # [.., .., tokens, context]
+        future = torch.arange(context, device=q.device) > at[:, None]  # [tokens, context]
+        weights = scores.masked_fill(future, -math.inf).softmax(-1).to(v.dtype)
+        mixed.append((weights @ v.transpose(0, 1)[:, None]).permute(2, 0, 1, 3).reshape(tokens, heads, head_dim))
+    return torch.cat(mixed)
 
 
-def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """One sequence: softmax(q k^T / sqrt(head_dim)) v over the keys at or before each query."""
-    tokens, heads, head_dim = query.shape
-    context, kv_heads, _ = keys.shape
-    grouped = query.view(tokens, kv_heads, heads // kv_heads, head_dim).permute(1, 2, 0, 3).flatten(1, 2)
-    scores = (grouped @ keys.permute(1, 2, 0)).float() / math.sqrt(head_dim)  # [kv_heads, group * tokens, context]
-    if tokens > 1:
-        future = torch.arange(context, device=query.device) > positions[:, None]  # [tokens, context]
-        scores.view(kv_heads, -1, tokens, context).masked_fill_(future, -math.inf)
-    weights = scores.softmax(-1).to(values.dtype)
-    mixed = (weights @ values.transpose(0, 1)).view(kv_heads, -1, tokens, head_dim)
-    return mixed.permute(2, 0, 1, 3).reshape(tokens, heads, head_dim)
+def decoder_layer(
+    x: torch.Tensor,
+    layer: Layer,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    batch: Batch,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> torch.Tensor:
+    """One layer of Llama (Touvron et al. 2023, arXiv:2302.13971), which also writes its part of the cache.
+
+    [tokens, hidden], cache twice [blocks, BLOCK, kv_heads, head_dim], turns twice [tokens, head_dim / 2]
+    -> [tokens, hidden]
+    """
+    kv_heads, head_dim = keys.shape[2:]
+    qkv = linear(rms_norm(x, layer.attention_norm, layer.eps), layer.qkv).view(x.shape[0], -1, head_dim)
+    turned, value = rope(qkv[:, :-kv_heads], cos, sin), qkv[:, -kv_heads:]
+    write_cache(keys, turned[:, -kv_heads:], batch.slots)
+    write_cache(values, value, batch.slots)
+    x = x + linear(attention(turned[:, :-kv_heads], keys, values, batch).flatten(1), layer.output)
+    return x + linear(swiglu(linear(rms_norm(x, layer.mlp_norm, layer.eps), layer.gate_up)), layer.down)

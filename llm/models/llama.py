@@ -1,50 +1,40 @@
 """Llama: Llama 3.1 and 3.2, Llama Guard 3, SmolLM2, and whatever else calls itself LlamaForCausalLM.
 
-This file knows the order of a pass. All arithmetic is in the kernels.
+This file knows the order of a pass and the shapes of the weights. All arithmetic is in the kernels.
 """
 
 import math
 from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 
 from trackbed.llm.batch import Batch, KVCache
 from trackbed.llm.config import ModelConfig, RopeScaling
-
-# Ours: Hugging Face's name, and GGUF's; {i} is the layer.
-NAMES = {
-    "embedding": ("model.embed_tokens.weight", "token_embd.weight"),
-    "norm": ("model.norm.weight", "output_norm.weight"),
-    "head": ("lm_head.weight", "output.weight"),
-    "attention_norm": ("model.layers.{i}.input_layernorm.weight", "blk.{i}.attn_norm.weight"),
-    "query": ("model.layers.{i}.self_attn.q_proj.weight", "blk.{i}.attn_q.weight"),
-    "key": ("model.layers.{i}.self_attn.k_proj.weight", "blk.{i}.attn_k.weight"),
-    "value": ("model.layers.{i}.self_attn.v_proj.weight", "blk.{i}.attn_v.weight"),
-    "output": ("model.layers.{i}.self_attn.o_proj.weight", "blk.{i}.attn_output.weight"),
-    "mlp_norm": ("model.layers.{i}.post_attention_layernorm.weight", "blk.{i}.ffn_norm.weight"),
-    "gate": ("model.layers.{i}.mlp.gate_proj.weight", "blk.{i}.ffn_gate.weight"),
-    "up": ("model.layers.{i}.mlp.up_proj.weight", "blk.{i}.ffn_up.weight"),
-    "down": ("model.layers.{i}.mlp.down_proj.weight", "blk.{i}.ffn_down.weight"),
-}
+from trackbed.llm.kernels.layer import Layer
 
 Take = Callable[[str, int, tuple[int, ...]], torch.Tensor]  # our name, layer, shape -> weights
 
 
-class Layer(NamedTuple):
-    """The weights of one decoder layer. Projections that read the same input are stacked."""
-
-    attention_norm: torch.Tensor  # [hidden]
-    qkv: torch.Tensor  # [(heads + 2 * kv_heads) * head_dim, hidden]
-    output: torch.Tensor  # [hidden, heads * head_dim]
-    mlp_norm: torch.Tensor  # [hidden]
-    gate_up: torch.Tensor  # [2 * intermediate, hidden]
-    down: torch.Tensor  # [hidden, intermediate]
-
-
 class Llama:
     """A model with its weights, ready to run."""
+
+    # Ours: Hugging Face's name, and GGUF's; {i} is the layer.
+    names: ClassVar = {
+        "embedding": ("model.embed_tokens.weight", "token_embd.weight"),
+        "norm": ("model.norm.weight", "output_norm.weight"),
+        "head": ("lm_head.weight", "output.weight"),
+        "attention_norm": ("model.layers.{i}.input_layernorm.weight", "blk.{i}.attn_norm.weight"),
+        "query": ("model.layers.{i}.self_attn.q_proj.weight", "blk.{i}.attn_q.weight"),
+        "key": ("model.layers.{i}.self_attn.k_proj.weight", "blk.{i}.attn_k.weight"),
+        "value": ("model.layers.{i}.self_attn.v_proj.weight", "blk.{i}.attn_v.weight"),
+        "output": ("model.layers.{i}.self_attn.o_proj.weight", "blk.{i}.attn_output.weight"),
+        "mlp_norm": ("model.layers.{i}.post_attention_layernorm.weight", "blk.{i}.ffn_norm.weight"),
+        "gate": ("model.layers.{i}.mlp.gate_proj.weight", "blk.{i}.ffn_gate.weight"),
+        "up": ("model.layers.{i}.mlp.up_proj.weight", "blk.{i}.ffn_up.weight"),
+        "down": ("model.layers.{i}.mlp.down_proj.weight", "blk.{i}.ffn_down.weight"),
+    }
 
     def __init__(
         self, config: ModelConfig, kernels: ModuleType, take: Take, rope_factors: torch.Tensor | None = None
@@ -52,60 +42,42 @@ class Llama:
         """`take` gives the weights, one by one; `rope_factors` [head_dim / 2] divide RoPE's frequencies."""
         self.config = config
         self.kernels = kernels
-        c = config
-        self.embedding = take("embedding", 0, (c.vocab_size, c.hidden_size))
-        self.layers = [self._layer(take, i) for i in range(c.layers)]
-        self.norm = take("norm", 0, (c.hidden_size,))
-        self.head = self.embedding if c.tied else take("head", 0, (c.vocab_size, c.hidden_size))
-        frequencies = rope_frequencies(c.head_dim, c.rope_base, c.rope_scaling)
-        self.frequencies = (frequencies if rope_factors is None else frequencies / rope_factors).to(self.norm.device)
+        self.embedding = take("embedding", 0, (config.vocab_size, config.hidden_size))
+        self.layers = [take_layer(config, take, i) for i in range(config.layers)]
+        self.norm = take("norm", 0, (config.hidden_size,))
+        self.head = self.embedding if config.tied else take("head", 0, (config.vocab_size, config.hidden_size))
+        frequencies = rope_frequencies(config.head_dim, config.rope_base, config.rope_scaling)
+        if rope_factors is not None:
+            frequencies = frequencies / rope_factors
+        self.frequencies = frequencies.to(self.norm.device)
 
+    @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> torch.Tensor:
         """The logits of the wanted tokens, float32 [wanted, vocab]; the cache takes the new keys and values."""
-        with torch.inference_mode():
-            angles = batch.positions[:, None].float() * self.frequencies  # [tokens, head_dim / 2]
-            cos, sin = angles.cos().to(self.norm.dtype), angles.sin().to(self.norm.dtype)
-            x = self.embedding[batch.tokens]  # [tokens, hidden]
-            for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-                x = self._run(layer, x, keys, values, batch, cos, sin)
-            x = self.kernels.rms_norm(x[batch.wanted], self.norm, self.config.norm_eps)
-            logits: torch.Tensor = self.kernels.linear(x, self.head).float()
-            return logits
+        k = self.kernels
+        angles = batch.positions[:, None] * self.frequencies  # [tokens, head_dim / 2]
+        x = self.embedding[batch.tokens]  # [tokens, hidden]
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+            x = k.decoder_layer(x, layer, keys, values, batch, cos, sin)
+        logits: torch.Tensor = k.linear(k.rms_norm(x[batch.wanted], self.norm, self.config.norm_eps), self.head)
+        return logits.float()
 
-    def _run(
-        self,
-        layer: Layer,
-        x: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        batch: Batch,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-    ) -> torch.Tensor:
-        """One layer (Touvron et al. 2023, arXiv:2302.13971), which also writes the cache: [tokens, hidden], twice."""
-        k, eps, kv_heads, head_dim = self.kernels, self.config.norm_eps, self.config.kv_heads, self.config.head_dim
-        qkv = k.linear(k.rms_norm(x, layer.attention_norm, eps), layer.qkv).view(x.shape[0], -1, head_dim)
-        query, key, value = qkv.split([self.config.heads, kv_heads, kv_heads], dim=1)
-        k.write_cache(keys, k.rope(key, cos, sin), batch.slots)
-        k.write_cache(values, value, batch.slots)
-        mixed = k.attention(k.rope(query, cos, sin), keys, values, batch)
-        x = x + k.linear(mixed.flatten(1), layer.output)
-        wide = k.swiglu(k.linear(k.rms_norm(x, layer.mlp_norm, eps), layer.gate_up))
-        out: torch.Tensor = x + k.linear(wide, layer.down)
-        return out
 
-    def _layer(self, take: Take, i: int) -> Layer:
-        c = self.config
-        heads, kv, wide = c.heads * c.head_dim, c.kv_heads * c.head_dim, c.intermediate_size
-        query, key = take("query", i, (heads, c.hidden_size)), take("key", i, (kv, c.hidden_size))
-        return Layer(
-            attention_norm=take("attention_norm", i, (c.hidden_size,)),
-            qkv=torch.cat([query, key, take("value", i, (kv, c.hidden_size))]),
-            output=take("output", i, (c.hidden_size, heads)),
-            mlp_norm=take("mlp_norm", i, (c.hidden_size,)),
-            gate_up=torch.cat([take("gate", i, (wide, c.hidden_size)), take("up", i, (wide, c.hidden_size))]),
-            down=take("down", i, (c.hidden_size, wide)),
-        )
+def take_layer(config: ModelConfig, take: Take, i: int) -> Layer:
+    """The weights of layer `i`."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    heads, kv_heads = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    qkv = [take("query", i, (heads, hidden)), take("key", i, (kv_heads, hidden)), take("value", i, (kv_heads, hidden))]
+    return Layer(
+        attention_norm=take("attention_norm", i, (hidden,)),
+        qkv=torch.cat(qkv),
+        output=take("output", i, (hidden, heads)),
+        mlp_norm=take("mlp_norm", i, (hidden,)),
+        gate_up=torch.cat([take("gate", i, (wide, hidden)), take("up", i, (wide, hidden))]),
+        down=take("down", i, (hidden, wide)),
+        eps=config.norm_eps,
+    )
 
 
 def rope_frequencies(head_dim: int, base: float, scaling: RopeScaling | None) -> torch.Tensor:

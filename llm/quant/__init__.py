@@ -1,6 +1,7 @@
 """Weights in fewer bits: one format a file, and the table of those that can be read."""
 
 from pkgutil import resolve_name
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -19,7 +20,13 @@ class Quant(Protocol):
         """The weights: float32 [rows, columns]."""
         ...
 
+    def linear(self, x: torch.Tensor, packed: torch.Tensor, kernels: ModuleType) -> torch.Tensor:
+        """x W^T of packed weights: [rows, n], [m, bytes of a row] -> [rows, m]."""
+        product: torch.Tensor = kernels.linear(x, self.unpack(packed).to(x.dtype))
+        return product
 
+
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # not quantised
 # The formats of GGUF by their names there (ggml/src/ggml-common.h, ggml-quants.c).
 QUANTS = {
     "Q4_0": "trackbed.llm.quant.q4_0:Q4_0",
@@ -36,6 +43,3 @@ def quant(name: str) -> Quant:
         )
     found: Quant = resolve_name(QUANTS[name])()
     return found
-
-
-PLAIN = ("F32", "F16", "BF16")  # not quantised

@@ -5,11 +5,13 @@ The low half of byte i holds weight i of the block, the high half weight i + 16.
 
 import torch
 
+from trackbed.llm.quant import Quant
+
 BLOCK = 32  # weights
 SIZE = 18  # bytes
 
 
-class Q4_0:
+class Q4_0(Quant):
     """weight = scale * (code - 8)."""
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:

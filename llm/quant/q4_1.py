@@ -2,13 +2,14 @@
 
 import torch
 
+from trackbed.llm.quant import Quant
 from trackbed.llm.quant.q4_0 import join_halves, split_halves
 
 BLOCK = 32  # weights
 SIZE = 20  # bytes
 
 
-class Q4_1:
+class Q4_1(Quant):
     """weight = scale * code + minimum."""
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:

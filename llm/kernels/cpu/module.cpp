@@ -28,8 +28,8 @@ struct Kernels {
     decltype(&trackbed::generic::rms_norm) rms_norm;
 };
 
-// The instruction sets that this processor runs, best first.
-std::vector<Kernels> available() {
+// Those of the instruction sets that this processor runs, best first.
+std::vector<Kernels> find_available() {
     std::vector<Kernels> found;
 #if defined(TRACKBED_X86)
     __builtin_cpu_init();
@@ -41,13 +41,16 @@ std::vector<Kernels> available() {
     return found;
 }
 
-Kernels chosen = available().front();
+const std::vector<Kernels> available = find_available();
+
+// Read and changed with the GIL held.
+const Kernels* chosen = &available.front();
 
 void use(const std::string& isa) {
     std::string known;
-    for (const Kernels& kernels : available()) {
+    for (const Kernels& kernels : available) {
         if (kernels.isa == isa) {
-            chosen = kernels;
+            chosen = &kernels;
             return;
         }
         known += (known.empty() ? "" : ", ") + kernels.isa;
@@ -59,8 +62,9 @@ void rms_norm(ConstMatrix x, ConstVector weight, float eps, Matrix out) {
     const std::size_t rows = x.shape(0), n = x.shape(1);
     if (weight.shape(0) != n || out.shape(0) != rows || out.shape(1) != n)
         throw std::invalid_argument("rms_norm: x and out are [rows, n], and weight is [n]");
+    const auto run = chosen->rms_norm;
     nb::gil_scoped_release released;
-    chosen.rms_norm(x.data(), weight.data(), eps, out.data(), rows, n);
+    run(x.data(), weight.data(), eps, out.data(), rows, n);
 }
 
 }  // namespace
@@ -71,11 +75,11 @@ NB_MODULE(_cpu, m) {
         "available",
         [] {
             std::vector<std::string> names;
-            for (const Kernels& kernels : available()) names.push_back(kernels.isa);
+            for (const Kernels& kernels : available) names.push_back(kernels.isa);
             return names;
         },
         "The instruction sets that this processor runs, best first.");
-    m.def("isa", [] { return chosen.isa; }, "The instruction set in use.");
+    m.def("isa", [] { return chosen->isa; }, "The instruction set in use.");
     m.def("use", &use, "isa"_a, "Use this instruction set from now on. Raises ValueError where there is none.");
     m.def("rms_norm", &rms_norm, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a, "out"_a.noconvert(),
           "out = x / sqrt(mean(x^2) + eps) * weight, for float32 [rows, n] and [n].");
