@@ -62,6 +62,7 @@ class Passes:
         assert len(scheduler.running) <= scheduler.max_seqs
         moving = [seq for seq, _ in plan]
         assert all(seq in moving for seq in decoding if seq.admitted)
+        assert all(length == 1 for seq, length in plan if seq in decoding), "who gave way does not come back at once"
         # Whoever came first runs first, so those who gave way are the last who came.
         order = [self.arrived.index(seq) for seq in [*scheduler.running, *scheduler.waiting]]
         assert order == sorted(order)
