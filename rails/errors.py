@@ -1,5 +1,6 @@
 """What can go wrong in the rail engine. A block is no error: it is a Verdict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -21,11 +22,16 @@ class Place:
 
 
 class PolicyError(RailsError):
-    """A policy does not say what a policy can say. `place` tells where; the message also says it."""
+    """A policy does not say what a policy can say. `place` tells where; the error's words say it too.
 
-    def __init__(self, message: str, place: Place | None = None) -> None:
-        super().__init__(f"{place}: {message}" if place else message)
+    `others` are further mistakes of the same policy, each of which has a line of the error's words.
+    """
+
+    def __init__(self, message: str, place: Place | None = None, others: "Sequence[PolicyError]" = ()) -> None:
+        super().__init__("\n".join([f"{place}: {message}" if place else message, *map(str, others)]))
+        self.message = message
         self.place = place
+        self.others = tuple(others)
 
 
 class UnknownRail(PolicyError):

@@ -311,8 +311,7 @@ class Problems:
             told.setdefault(error.place, error)  # what else is wrong in one place mostly follows from the first
         if told:
             first, *rest = sorted(told.values(), key=self._order)[:LIMIT]
-            words = str(first).removeprefix(f"{first.place}: ")
-            raise type(first)("\n".join([words, *map(str, rest)]), first.place)
+            raise type(first)(first.message, first.place, rest)
 
     def _order(self, error: PolicyError) -> tuple[bool, str, int, int]:
         place = error.place or Place(self.file)

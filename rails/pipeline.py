@@ -5,7 +5,7 @@ from, or how text is made.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from time import perf_counter
@@ -81,7 +81,7 @@ class Pipeline:
 
         return self._reply(turn, turn.draft or "", merge([asked, found, answered]), trace)
 
-    async def stream(self, turn: Turn) -> AsyncIterator[Event]:
+    async def stream(self, turn: Turn) -> AsyncGenerator[Event, None]:
         """The same turn as events: what it is at, the pieces of the reply, and last the reply itself.
 
         A piece leaves only when every output rail has passed the whole text, so what is shown is what

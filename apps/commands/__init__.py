@@ -1,0 +1,1 @@
+"""The commands of `trackbed`, a file for each kind; `register` of each adds its commands to the command line."""
