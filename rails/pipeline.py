@@ -107,18 +107,24 @@ class Pipeline:
 
         The verdict of a rewrite carries the text that all rails of the stage leave.
         """
-        turn, trace = _untrusted(self.policy.bind(turn or Turn(""))), Trace()
+        turn = turn or Turn("")
         if stage == "input":
             turn = replace(turn, question=text)
         elif stage == "output":
             turn = replace(turn, draft=text)
         else:
             turn = replace(turn, passages=(Passage(text, source="", start=0, end=len(text)),))
-        turn, verdict = await self._run(stage, turn, trace)
+        turn, verdict, trace = await self.judge(stage, turn)
         if verdict.action == "rewrite":
             left = {"input": turn.question, "output": turn.draft, "retrieval": "".join(p.text for p in turn.passages)}
             verdict = replace(verdict, text=left[stage])
         return verdict, trace
+
+    async def judge(self, stage: Stage, turn: Turn) -> tuple[Turn, Verdict, Trace]:
+        """The turn as one stage's rails leave it, for who does the rest of the turn elsewhere."""
+        trace = Trace()
+        turn, verdict = await self._run(stage, _untrusted(self.policy.bind(turn)), trace)
+        return turn, verdict, trace
 
     async def _run(self, stage: Stage, turn: Turn, trace: Trace) -> tuple[Turn, Verdict]:
         return await run_stage(stage, self.rails.get(stage, ()), turn, trace, self.rewriters)
