@@ -53,14 +53,14 @@ def build(settings: Settings, policy: Policy, progress: Progress | None = None) 
 
 @contextmanager
 def build_judge(
-    settings: Settings, policy: Policy, stage: Stage, progress: Progress | None = None
+    settings: Settings, policy: Policy, *stages: Stage, progress: Progress | None = None
 ) -> Iterator[Pipeline]:
-    """A pipeline for `Pipeline.check` of one stage alone: it opens the models of that stage's rails, and no index.
+    """A pipeline that only judges, in these stages: it opens the models of their rails, and no index.
 
     Raises LLMError where a model cannot be opened.
     """
     report = progress or (lambda step, done, total: None)
-    judging = replace(policy, rails={stage: policy.rails[stage]})
+    judging = replace(policy, rails={stage: policy.rails[stage] for stage in stages})
     with ExitStack() as stack:
         engines = _open_engines(settings, policy, _asked(judging), report, stack)
         yield Pipeline(judging, Models(engines, open_embedder(settings)))
@@ -110,6 +110,8 @@ def _open_retriever(settings: Settings, policy: Policy, embedder: Embedder, repo
         return None
     retriever = policy.knowledge.retriever
     found = resolve_name(RETRIEVERS.get(retriever, retriever))
+    report(f"loading {settings.embedder}", 0, 0)
+    embedder.embed([""])  # so that it is the start that waits, or fails, and not the first question
     if policy.knowledge.index != SHIPPED:
         return _opened(found, index_path(settings, policy.knowledge.index, policy.file.parent), embedder)
     path = settings.cache / "knowledge" / _digest_of_pages(embedder)

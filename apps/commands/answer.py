@@ -93,7 +93,10 @@ def judge(
     judged, given = _text(text), [whole(p) for p in passage or ()]
     loaded = load_policy(policy or settings.policy)
     turn = Turn(whole(question), passages=tuple(Passage(p, f"passage {n}", 0, len(p)) for n, p in enumerate(given, 1)))
-    with progress_bar(hidden=as_json) as report, build_judge(settings, loaded, stage.value, report) as pipeline:
+    with (
+        progress_bar(hidden=as_json) as report,
+        build_judge(settings, loaded, stage.value, progress=report) as pipeline,
+    ):
         verdict, trace = asyncio.run(pipeline.check(stage.value, judged, loaded.bind(turn)))
     if as_json:
         left = {"allow": judged, "rewrite": verdict.text, "block": None}[verdict.action]
