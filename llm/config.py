@@ -137,13 +137,13 @@ def _from_hf(raw: Mapping[str, Any]) -> ModelConfig:  # Any: it comes from a fil
 
 
 def _rope_scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
+    if (turned := rope.get("partial_rotary_factor", 1)) != 1:
+        raise ModelLoadError(f"partial_rotary_factor is {turned!r}; RoPE turns whole heads here")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
     if kind != "llama3":
         raise ModelLoadError(f"RoPE scaling of type {kind!r}; 'llama3' and 'default' are supported")
-    if (turned := rope.get("partial_rotary_factor", 1)) != 1:
-        raise ModelLoadError(f"partial_rotary_factor is {turned!r}; RoPE turns whole heads here")
     return RopeScaling(
         factor=_real(rope, "factor"),
         low_freq_factor=_real(rope, "low_freq_factor"),
