@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from textwrap import shorten
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,6 +29,7 @@ STEPS = {
     "generation": "the model drafts an answer",
     "output": "the rails judge the answer",
 }
+QUOTED = 150  # characters of a citation at most
 OUTCOMES = {"allow": "passed", "rewrite": "rewrote", "block": "blocked"}
 COLOURS = {"allow": "green", "rewrite": "yellow", "block": "red"}
 
@@ -57,6 +59,7 @@ def converse(pipeline: Pipeline, console: Console, read: Callable[[], str] | Non
                     turn = pipeline.policy.bind(last.next(line) if last else Turn(line))
                     try:
                         last = runner.run(_answer(pipeline, turn, console))
+                        console.print(notes(last))
                     except KeyboardInterrupt:
                         console.print("stopped", style="dim")
                     except EngineStopped:
@@ -76,7 +79,7 @@ def notes(reply: Reply) -> RenderableType:
     rest = f"{len(judged) - len(objections)} judgements passed"
     grid.add_row("rails", Text(" · ").join([*(Text(words, COLOURS[action]) for words, action in seen), Text(rest)]))
     for cited in reply.citations:
-        quoted = " ".join(plain(cited.quote).split())
+        quoted = shorten(plain(cited.quote), QUOTED, placeholder=" …")
         grid.add_row(f"[{cited.n}]", Text.assemble((plain(cited.source), "cyan"), "  ", (f"“{quoted}”", "dim")))
     if not reply.citations:
         grid.add_row("sources", Text("no passage stands behind this", "dim"))
@@ -103,20 +106,21 @@ def steps(trace: Trace) -> RenderableType:
 async def _answer(pipeline: Pipeline, turn: Turn, console: Console) -> Reply:
     """One turn, shown as it comes."""
     shown, spinner = Text(), Spinner("dots", style="dim")
-    with Live(spinner, console=console, transient=False, vertical_overflow="visible") as live:
-        async with aclosing(pipeline.stream(turn)) as events:
-            async for event in events:
-                match event:
-                    case types.Progress(stage, tokens):
-                        words = f"{STEPS[stage]}, {tokens} tokens" if tokens else STEPS[stage]
-                        spinner.update(text=Text(words, "dim"))
-                        live.update(Group(shown, spinner) if shown else spinner)
-                    case types.Text(text):
-                        shown.append(plain(text))
-                        live.update(shown)
-                    case types.Done(reply):
-                        live.update(Group(shown, Text(), notes(reply)))
-                        return reply
+    with Live(spinner, console=console, vertical_overflow="visible") as live:
+        try:
+            async with aclosing(pipeline.stream(turn)) as events:
+                async for event in events:
+                    match event:
+                        case types.Progress(stage, tokens):
+                            words = f"{STEPS[stage]}, {tokens} tokens" if tokens else STEPS[stage]
+                            spinner.update(text=Text(words, "dim"))
+                        case types.Text(text):
+                            shown.append(plain(text))
+                            live.update(Group(shown, spinner))
+                        case types.Done(reply):
+                            return reply
+        finally:
+            live.update(shown)
     raise AssertionError("a stream ends with its reply")
 
 
@@ -124,8 +128,7 @@ def _objection(span: Span) -> tuple[str, str]:
     """An objection in words, and its action."""
     verdict = span.verdict
     assert verdict
-    what = ", ".join(dict.fromkeys(finding.label for finding in verdict.findings)) or verdict.detail
-    what = f"could not judge ({span.error})" if span.error else what
+    what = f"it could not judge ({span.error})" if span.error else verdict.detail
     observed = "" if span.enforced else " (only observed)"
     words = f"{span.stage}/{span.name} {OUTCOMES[verdict.action]}{f': {what}' if what else ''}{observed}"
     return plain(words), verdict.action
