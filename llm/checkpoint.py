@@ -5,10 +5,10 @@ model knows.
 """
 
 import json
-from collections.abc import Iterable
+import math
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,7 +31,7 @@ def load_model(path: Path, *, device: str = "cpu", dtype: DTypeName = "float32")
     """
     if not path.exists():
         raise ModelLoadError(f"{path}: there is no such file or folder")
-    source: _Source = _Safetensors(path) if path.is_dir() else _Gguf(read_gguf(path))
+    source = _Safetensors(path) if path.is_dir() else _Gguf(read_gguf(path))
     config, used = source.config, set[str]()
     architecture: type[Llama] = resolve_name(MODELS[config.architecture])
 
@@ -53,23 +53,10 @@ def load_model(path: Path, *, device: str = "cpu", dtype: DTypeName = "float32")
     return model
 
 
-class _Source(Protocol):
-    """Where weights are read from."""
-
-    column: int  # of an architecture's names
-
-    @property
-    def config(self) -> ModelConfig: ...
-    @property
-    def tensors(self) -> Iterable[str]: ...
-    def shape(self, name: str) -> tuple[int, ...]: ...
-    def read(self, name: str) -> torch.Tensor: ...
-    def in_order(self, weights: torch.Tensor) -> torch.Tensor: ...
-    def rope_factors(self) -> torch.Tensor | None: ...
-
-
 class _Gguf:
-    column = 1
+    """Weights in a GGUF file."""
+
+    column = 1  # of an architecture's names
 
     def __init__(self, file: GgufFile) -> None:
         self.file = file
@@ -86,7 +73,7 @@ class _Gguf:
         if tensor.kind in PLAIN:
             return raw.view(PLAIN[tensor.kind]).view(tensor.shape)
         try:
-            return quant(tensor.kind).unpack(raw.view(tensor.shape[0], -1))
+            return quant(tensor.kind).unpack(raw.view(math.prod(tensor.shape[:-1]), -1)).view(tensor.shape)
         except UnknownQuant as error:
             raise UnknownQuant(f"{self.file.path}: tensor {name}: {error}") from None
 
@@ -106,6 +93,8 @@ class _Gguf:
 
 
 class _Safetensors:
+    """Weights in the safetensors files of a folder: what `_Gguf` says of its file, said of these."""
+
     column = 0
 
     def __init__(self, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of every storage become the same model; a wrong one is one clear sentence."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.llm import tiny
@@ -208,6 +211,53 @@ def test_weights_cut_short_are_named(folder: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ModelLoadError, match=r"model\.safetensors: cannot be read"):
         load_model(folder)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(list(LLAMA3)), inner),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unchanged")
+    model = tiny.make(**IN_BLOCKS, num_hidden_layers=1)
+    model.save_pretrained(folder)
+    tiny.write_gguf(folder / "model.gguf", model, "Q8_0")
+    return folder
+
+
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_config_is_run_or_refused(unchanged: Path, data: st.DataObject) -> None:
+    path = unchanged / "config.json"
+    whole = path.read_text()
+    key = data.draw(st.sampled_from(sorted(json.loads(whole))))
+    edit_config(unchanged, **{key: data.draw(json_values)})
+    with contextlib.suppress(ModelLoadError):
+        load_model(unchanged)
+    path.write_text(whole)
+
+
+@given(flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 255)), min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_a_gguf_file_with_flipped_bits_is_run_or_refused(unchanged: Path, flips: list[tuple[int, int]]) -> None:
+    content = bytearray((unchanged / "model.gguf").read_bytes())
+    for place, bits in flips:
+        content[place] ^= bits
+    path = unchanged / "flipped.gguf"
+    path.write_bytes(content)
+    with contextlib.suppress(ModelLoadError):
+        load_model(path)
+
+
+def test_a_quantised_norm_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    model = tiny.make(**IN_BLOCKS)
+    tiny.write_gguf(path, model, "Q8_0", norms="Q8_0")
+    assert tiny.distance(load_model(path).norm, model.model.norm.weight.detach()) < 0.01
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

@@ -36,7 +36,9 @@ def make(**changes: Any) -> LlamaForCausalLM:
     return model
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM, kind: str = "F32", **metadata: str | int) -> None:
+def write_gguf(
+    path: Path, model: LlamaForCausalLM, kind: str = "F32", *, norms: str = "F32", **metadata: str | int
+) -> None:
     """As llama.cpp's converter writes it: Q and K permuted, norms in float32, Llama 3.1's scaling as factors."""
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
@@ -59,7 +61,7 @@ def write_gguf(path: Path, model: LlamaForCausalLM, kind: str = "F32", **metadat
         rows = weight.float().numpy()
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             rows = rows.reshape(-1, 2, config.head_dim // 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
-        stored = gguf.GGMLQuantizationType[kind if rows.ndim > 1 else "F32"]
+        stored = gguf.GGMLQuantizationType[kind if rows.ndim > 1 else norms]
         writer.add_tensor(names[name], gguf.quants.quantize(rows, stored), raw_dtype=stored)
     if config.rope_parameters["rope_type"] == "llama3":
         plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
