@@ -109,24 +109,26 @@ def _open_retriever(settings: Settings, policy: Policy, embedder: Embedder, repo
     if policy.knowledge is None:
         return None
     retriever = policy.knowledge.retriever
-    found = resolve_name(RETRIEVERS.get(retriever, retriever))
     report(f"loading {settings.embedder}", 0, 0)
     embedder.embed([""])  # so that it is the start that waits, or fails, and not the first question
     if policy.knowledge.index != SHIPPED:
-        return _opened(found, index_path(settings, policy.knowledge.index, policy.file.parent), embedder)
+        return _opened(retriever, index_path(settings, policy.knowledge.index, policy.file.parent), embedder)
     path = settings.cache / "knowledge" / _digest_of_pages(embedder)
     try:
-        return _opened(found, path, embedder)
+        return _opened(retriever, path, embedder)
     except RetrievalError:  # missing, damaged, or of another format
         from trackbed.retrieval.ingest import ingest
 
         ingest([PAGES], path, embedder, report)
-        return _opened(found, path, embedder)
+        return _opened(retriever, path, embedder)
 
 
-def _opened(found: type, path: Path, embedder: Embedder) -> Retriever:
-    retriever: Retriever = found.open(path, embedder)  # type: ignore[attr-defined]  # a class that a policy may name
-    return retriever
+def _opened(retriever: str, path: Path, embedder: Embedder) -> Retriever:
+    found = resolve_name(RETRIEVERS.get(retriever, retriever))
+    if not callable(getattr(found, "open", None)):
+        raise RetrievalError(f"{retriever!r} is no retriever: it has no class method `open(path, embedder)`")
+    opened: Retriever = found.open(path, embedder)
+    return opened
 
 
 def _digest_of_pages(embedder: Embedder) -> str:

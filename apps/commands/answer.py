@@ -124,6 +124,9 @@ def serve(
     settings: Settings = context.obj
     # A port that is taken is found before models are loaded.
     with listen(host, port) as socket, _pipeline(settings, policy or settings.policy) as pipeline:
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{socket.getsockname()[1]}/v1"
+        say(f"policy {pipeline.policy.name} answers at {address}; Ctrl-C ends it", err)
         run(pipeline, socket)
 
 

@@ -9,7 +9,7 @@ from trackbed.apps.settings import Settings
 from trackbed.apps.terminal import out, print_json, progress_bar, say
 
 commands = typer.Typer(no_args_is_help=True, help="The models that trackbed knows, and their files.")
-Name = Annotated[str, typer.Argument(help="A name of the list, hf:org/repository[/file][@revision], or a path.")]
+Name = Annotated[str, typer.Argument(help="A name of the list, hf:org/repository, or a path.")]
 
 
 def register(app: typer.Typer) -> None:
