@@ -45,7 +45,7 @@ def quote(question: str, passages: Sequence[Passage]) -> str | None:
 
     None where the passages do not speak of what is asked.
     """
-    if coverage(question, passages) < ANSWERABLE:
+    if coverage(question, (f"{p.heading}\n{p.text}" for p in passages)) < ANSWERABLE:
         return None
     asked = _words(question)
     best, best_score = "", 0.0
@@ -115,7 +115,7 @@ def _marked(text: str, runs: Sequence[_Run], passages: Sequence[Passage]) -> tup
         cited = citations.setdefault(key, Citation(len(citations) + 1, passage.source, start, end, said))
         pieces += [text[at : run.end], f" [{cited.n}]"]
         at = run.end
-    return "".join(pieces) + text[at:], tuple(citations.values())
+    return ("".join(pieces) + text[at:]).strip(), tuple(citations.values())
 
 
 def _with_next(text: str, said: Sequence[Sentence], place: int) -> str:

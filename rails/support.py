@@ -4,7 +4,7 @@ It compares words; it does not reason. On sentences that were written about a pa
 signal, and a fluent contradiction in the passage's own words can pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -45,10 +45,10 @@ def support(claim: str, passages: Sequence[Passage]) -> Support:
     return best
 
 
-def coverage(question: str, passages: Sequence[Passage]) -> float:
-    """The share of the question's content words that the passages, or their headings, speak of; 0 to 1."""
+def coverage(question: str, texts: Iterable[str]) -> float:
+    """The share of the question's content words that the texts speak of; 0 to 1."""
     asked = frozenset(content(question).stems)
-    spoken = frozenset[str]().union(*(content(f"{p.heading}\n{p.text}").stems for p in passages))
+    spoken = frozenset[str]().union(*(content(text).stems for text in texts))
     return len(asked & spoken) / len(asked) if asked else 0.0
 
 

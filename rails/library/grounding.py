@@ -34,7 +34,10 @@ class Grounding:
         )
 
         relevance: float = Field(
-            0.5, ge=0, le=1, description="How much of the question's words the passages must speak of at all."
+            0.5,
+            ge=0,
+            le=1,
+            description="How much of the question's words the draft, or the headings it rests on, must take up.",
         )
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"output"})
@@ -45,11 +48,13 @@ class Grounding:
 
     async def check(self, turn: Turn) -> Verdict:
         """Judge the draft. Without passages, or without a sentence, nothing in it is supported."""
-        if not ABSTAINS.search(turn.text) and coverage(turn.question, turn.passages) < self.config.relevance:
-            return Verdict.block(detail="what the documents do not answer", score=1.0)
         found = [s for s in sentences(turn.text) if MARK.sub("", f" {s.text}").strip()]
         claims = [s for s in found if not ABSTAINS.search(s.text)]
-        unsupported = [s for s in claims if self._unsupported(s.text, turn)]
+        supports = [support(MARK.sub("", s.text), turn.passages) for s in claims]
+        behind = [turn.passages[s.passage].heading for s in supports if s.score >= self.config.support]
+        if claims and behind and coverage(turn.question, [turn.text, *behind]) < self.config.relevance:
+            return Verdict.block(detail="what was not asked", score=1.0)
+        unsupported = [c for c, s in zip(claims, supports, strict=True) if s.score < self.config.support]
         share = 1 - len(unsupported) / len(found) if found else 0.0
         if share >= self.config.minimum:
             return Verdict.allow(score=1 - share)
@@ -58,6 +63,3 @@ class Grounding:
             score=1 - share,
             findings=tuple(Finding("UNSUPPORTED", s.start, s.end) for s in unsupported),
         )
-
-    def _unsupported(self, claim: str, turn: Turn) -> bool:
-        return support(MARK.sub("", claim), turn.passages).score < self.config.support

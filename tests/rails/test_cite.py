@@ -93,7 +93,7 @@ def test_without_passages_only_marks_are_taken_away(draft: str) -> None:
     text, citations = cite(draft, ())
     assert citations == ()
     if "[" not in draft:
-        assert text == draft
+        assert text == draft.strip()
 
 
 def test_a_quotation_answers_in_the_passages_words() -> None:
