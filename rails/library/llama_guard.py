@@ -9,6 +9,7 @@ answer's first word (Meta's model card scores alike); the answer's second line n
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,7 +95,7 @@ class LlamaGuard:
 
         Raises RailFailed where the answer cannot be read, and PromptTooLong where the last turn alone is too long.
         """
-        prompt, score = await self._score(turn.dialogue)
+        prompt, score = await self._judge(turn.dialogue)
         if score < self.config.threshold:
             return Verdict.allow(score=score)
         # A guard that is sure enough of `unsafe` and then writes `safe` has named no hazard: doubt blocks.
@@ -106,17 +107,16 @@ class LlamaGuard:
         detail = ", ".join(self.taxonomy.hazards.get(code, "unsafe content") for code in broken)
         return Verdict.block(categories=codes, score=score, detail=detail)
 
-    async def _score(self, dialogue: Sequence[Message]) -> tuple[RawPrompt, float]:
-        """The probability of `unsafe`, and the prompt that was asked: the oldest turns are left out until it fits."""
-        begins = [i for i, message in enumerate(dialogue) if message.role == "user"][-self.config.turns :]
-        for begin in begins:
-            prompt = guard_prompt(dialogue[begin:], self.taxonomy)
-            try:
-                return prompt, _share(*await self.guard.score(prompt, (UNSAFE, SAFE)))
-            except PromptTooLong:
-                if begin == begins[-1]:
-                    raise
-        raise AssertionError("a dialogue holds the question")
+    async def _judge(self, dialogue: Sequence[Message]) -> tuple[RawPrompt, float]:
+        """The last turns as a prompt, the oldest left out until it fits; and the probability of `unsafe`."""
+        *earlier, last = [i for i, message in enumerate(dialogue) if message.role == "user"][-self.config.turns :]
+        for begin in earlier:
+            with suppress(PromptTooLong):
+                return await self._score(guard_prompt(dialogue[begin:], self.taxonomy))
+        return await self._score(guard_prompt(dialogue[last:], self.taxonomy))
+
+    async def _score(self, prompt: RawPrompt) -> tuple[RawPrompt, float]:
+        return prompt, _share(*await self.guard.score(prompt, (UNSAFE, SAFE)))
 
 
 def guard_prompt(dialogue: Sequence[Message], taxonomy: Taxonomy) -> RawPrompt:
