@@ -50,6 +50,8 @@ class Grounding:
         """Judge the draft. Without passages, or without a sentence, nothing in it is supported."""
         found = [s for s in sentences(turn.text) if MARK.sub("", f" {s.text}").strip()]
         claims = [s for s in found if not ABSTAINS.search(s.text)]
+        if turn.text.rstrip().endswith(":"):
+            return Verdict.block(detail="what it only announces", score=1.0)
         supports = [support(MARK.sub("", s.text), turn.passages) for s in claims]
         behind = [turn.passages[s.passage].heading for s in supports if s.score >= self.config.support]
         if claims and behind and coverage(turn.question, [turn.text, *behind]) < self.config.relevance:

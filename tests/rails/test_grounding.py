@@ -49,6 +49,7 @@ async def test_what_the_passages_say_passes(draft: str) -> None:
         "The library is not closed on Sundays.",
         "The library opens at nine on weekdays. It was designed by a famous Danish architect.",
         "You can install the library with a package manager.",
+        "The library opens at nine on these days:",
         "```python\nprint('nine')\n```",
         "",
         "Write to the trackbed foundation for a subscription.",
