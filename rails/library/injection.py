@@ -1,17 +1,21 @@
 """Injection: a document that gives the model orders.
 
-Heuristics over `attacks.py`, on passages and on any other text that came from outside. A page that quotes an
-attack in order to explain it looks like one: `then: drop` costs one passage, not the turn.
+Heuristics over `attacks.py`, on passages and on any other text that came from outside. A page that explains
+attacks can still look like one: `then: drop` costs one passage, not the turn.
 """
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
-from trackbed.rails.library.attacks import DOCUMENT, attacks, probability
+from trackbed.rails.library.attacks import DOCUMENT, Match, attacks, probability, windows
 from trackbed.rails.library.spans import disjoint
 from trackbed.rails.sentences import sentences
 from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+
+WINDOW = 1000  # characters: about a passage
 
 
 class Injection:
@@ -31,18 +35,27 @@ class Injection:
         self.threshold = config.threshold
 
     async def check(self, turn: Turn) -> Verdict:
-        """Judge the text by the families of attack that are found in it; the findings are whole sentences."""
-        found = attacks(turn.text, DOCUMENT)
-        families, score = tuple(dict.fromkeys(match.family for match in found)), probability(found)
+        """Judge the text by the families of attack that stand near each other; the findings are whole sentences."""
+        near = [(probability(window), window) for window in windows(attacks(turn.text, DOCUMENT), WINDOW)]
+        score = max((score for score, _ in near), default=0.0)
         if score < self.threshold:
             return Verdict.allow(score=score)
-        said = sentences(turn.text)
-        findings = [Finding("INJECTION", match.start, match.end) for match in found]
-        findings += [
-            Finding("INJECTION", s.start, s.end)
-            for s in said
-            if any(m.start < s.end and s.start < m.end for m in found)
-        ]
+        found = [match for score, window in near if score >= self.threshold for match in window]
         return Verdict.block(
-            detail="instructions hidden in a document", categories=families, score=score, findings=disjoint(findings)
+            detail="instructions hidden in a document",
+            categories=tuple(dict.fromkeys(match.family for match in found)),
+            score=score,
+            findings=disjoint(_spans(turn.text, found)),
         )
+
+
+def _spans(text: str, found: Sequence[Match]) -> Iterator[Finding]:
+    """Each match, and each sentence that it touches."""
+    said = sentences(text)
+    for match in dict.fromkeys(found):
+        yield Finding("INJECTION", match.start, match.end)
+        begin = max(bisect_right(said, match.start, key=lambda sentence: sentence.start) - 1, 0)
+        until = bisect_left(said, match.end, key=lambda sentence: sentence.start)
+        for sentence in said[begin:until]:
+            if match.start < sentence.end:
+                yield Finding("INJECTION", sentence.start, sentence.end)
