@@ -144,6 +144,8 @@ def _lines(console: Console, read: Callable[[], str]) -> Iterator[str]:
             return
         except KeyboardInterrupt:
             console.print()
+            if not sys.stdin.isatty():  # nobody is there to go on
+                return
 
 
 def _reader(console: Console) -> Callable[[], str]:

@@ -70,7 +70,7 @@ async def test_the_shipped_pages_are_indexed_on_first_use_and_found(with_models:
             assert pipeline.retriever
             found = await pipeline.retriever.search("How do I add a rail?", 2)
             assert any(passage.source == "adding-a-rail.md" for passage in found)
-    assert steps == ["loading smollm2-135m-instruct"]
+    assert steps == ["loading all-minilm-l6-v2", "loading smollm2-135m-instruct"]
 
 
 @pytest.mark.models
