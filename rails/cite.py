@@ -13,8 +13,11 @@ from trackbed.rails.support import Support, coverage, support
 from trackbed.rails.types import Citation
 from trackbed.retrieval.types import Passage
 
-# Not behind a word or a bracket, where `[1]` is an index in code.
-MARK = re.compile(r"(?:[ \t]{1,3}|(?<![\w)\]]))(?:\[\d{1,3}(?:\s?[,;]\s?\d{1,3}){0,9}\]){1,9}")
+_NUMBERS = r"(?:\[\s?\d{1,3}(?:\s?[,;]\s?\d{1,3}){0,9}\s?\]){1,9}(?!\()"  # not before (: that is a link
+MARK = re.compile(rf"^{_NUMBERS}[ \t]{{1,3}}|[ \t]{{0,3}}{_NUMBERS}", re.MULTILINE)
+# In code `[1]` is an index: a fenced block, or a stretch of a line between backticks.
+CODE = re.compile(r"^ {0,3}(?:```|~~~)(?s:.*?)(?:\n {0,3}(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE)
+CODE_OR_MARK = re.compile(rf"(?P<code>{CODE.pattern})|{MARK.pattern}", re.MULTILINE)
 MARKED, UNMARKED = 0.5, 0.75  # how far a passage must support a sentence that has a mark, and one that has none
 QUOTED = 320  # characters of a quotation of two sentences, at most
 ANSWERABLE = 0.6  # the share of a question's content words that the passages must have for a quotation
@@ -27,16 +30,19 @@ def cite(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, 
     the order of appearance. A passage that was masked is cited whole, since its offsets no longer hold.
     """
     text, marks = _unmarked(draft)
+    code = [match.span() for match in CODE.finditer(text)]
     runs: list[_Run] = []
     for sentence in sentences(text):
         named = [n for at, n in marks if sentence.start < at <= _reach(text, sentence)]
         found = _best(sentence.text, named, passages)
         if found is None:
             continue
+        # A sentence can end inside code, and a mark cannot stand there.
+        end = next((end for begin, end in code if begin < sentence.end < end), sentence.end)
         if runs and runs[-1].passage == found.passage and not text[runs[-1].end : sentence.start].strip():
             run = runs.pop()
             found = found._replace(start=min(run.start_in, found.start), end=max(run.end_in, found.end))
-        runs.append(_Run(found.passage, found.start, found.end, sentence.end))
+        runs.append(_Run(found.passage, found.start, found.end, end))
     return _marked(text, runs, passages)
 
 
@@ -71,9 +77,18 @@ class _Run(NamedTuple):
 
 
 def _unmarked(draft: str) -> tuple[str, list[tuple[int, int]]]:
-    """The draft without its marks, and each mark's place in what is left with its number."""
+    """The draft without its marks, and each mark's place in what is left with its number; code stays as it is."""
+    left, marks = _taken_out(draft)
+    while (again := _taken_out(left))[1]:  # `[1[2]]`: a mark around a mark means nothing
+        left, marks = again[0], []
+    return left, marks
+
+
+def _taken_out(draft: str) -> tuple[str, list[tuple[int, int]]]:
     pieces, marks, at, length = [], [], 0, 0
-    for match in MARK.finditer(draft):
+    for match in CODE_OR_MARK.finditer(draft):
+        if match["code"]:
+            continue
         pieces.append(draft[at : match.start()])
         length += match.start() - at
         at = match.end()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackbed.rails.cite import cite, quote
+from trackbed.rails.cite import CODE, cite, quote
 from trackbed.rails.sentences import sentences
 from trackbed.retrieval.types import Passage
 
@@ -46,7 +46,14 @@ PASSAGES = (HOURS, LOANS)
          "Magazines cannot be borrowed. [1] The library is closed on Sundays. [2]"),
         ("The library opens at nine on weekdays. On Sundays it is closed.",
          "The library opens at nine on weekdays. On Sundays it is closed. [1]"),
+        ("The library opens at nine[1]. Bananas are yellow[1].", "The library opens at nine. [1] Bananas are yellow."),
+        ("[1] The library opens at nine.", "The library opens at nine. [1]"),
+        ("The library opens at nine [ 1 ; 2 ].", "The library opens at nine. [1]"),
+        ("The library opens at nine [1[2]].", "The library opens at nine. [1]"),
+        ("Bananas are yellow [1[2]].", "Bananas are yellow."),
         ("Write `names[1]` to get it.", "Write `names[1]` to get it."),
+        ("Write `names [1]`:\n```\nnames = all [1]\n```", "Write `names [1]`:\n```\nnames = all [1]\n```"),
+        ("See [1](https://library.example).", "See [1](https://library.example)."),
         ("", ""),
     ],
 )  # fmt: skip
@@ -76,16 +83,31 @@ def test_a_masked_passage_is_cited_whole() -> None:
 
 
 WORDS = st.sampled_from(
-    ["The library", "opens", "at nine", ".", "[1]", "[2]", "[3]", " ", "\n", "books", "Sundays.", "é"]
-)
+    ["The library", "opens", "at nine", ".", "[1]", "[2]", "[3]", "[1, 2]", "[", "]", "1", " ", "\n", "books",
+     "Sundays.", "\n```\n", "`", "`x[1]`", "- ", "# ", "é"]
+)  # fmt: skip
+DRAFTS = st.lists(WORDS, max_size=30).map("".join)
 
 
-@given(st.lists(WORDS, max_size=30).map("".join))
-def test_marks_and_citations_are_the_same_numbers_and_quotes_are_exact(draft: str) -> None:
+def marks(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\[(\d)\]", CODE.sub("", text))]
+
+
+@given(DRAFTS)
+def test_each_mark_has_its_citation_each_citation_its_mark_and_quotes_are_exact(draft: str) -> None:
     text, citations = cite(draft, PASSAGES)
     assert all(SOURCE[c.start : c.end] == c.quote for c in citations)
-    assert [c.n for c in citations] == list(range(1, len(citations) + 1))
-    assert {c.n for c in citations} <= {int(n) for n in re.findall(r"\[(\d)\]", text)}
+    assert [c.n for c in citations] == list(dict.fromkeys(marks(text))) == list(range(1, len(citations) + 1))
+
+
+@given(DRAFTS.filter(lambda draft: "``" not in draft.replace("\n```\n", "")))
+def test_code_is_not_changed(draft: str) -> None:
+    assert CODE.findall(cite(draft, PASSAGES)[0]) == CODE.findall(draft.strip())
+
+
+@given(DRAFTS.filter(lambda draft: "[" not in draft))
+def test_a_draft_without_marks_changes_by_marks_alone(draft: str) -> None:
+    assert re.sub(r" \[\d\]", "", cite(draft, PASSAGES)[0]) == draft.strip()
 
 
 @given(st.text())
@@ -100,6 +122,14 @@ def test_a_quotation_answers_in_the_passages_words() -> None:
     assert quote("When does the library open?", PASSAGES) == (
         "“The library opens at nine on weekdays. On Sundays it is closed.”"
     )
+
+
+@pytest.mark.parametrize("question", ["When does the library open?", "How many books may members borrow?"])
+def test_a_quotation_is_cited_where_it_stands(question: str) -> None:
+    quoted = quote(question, PASSAGES)
+    assert quoted
+    (citation,) = cite(quoted, PASSAGES)[1]
+    assert quoted.strip("“”") in " ".join(citation.quote.split())
 
 
 @pytest.mark.parametrize("question", ["Who founded the company?", "How much is a ticket?", "", "???"])
