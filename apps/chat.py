@@ -56,7 +56,7 @@ def converse(pipeline: Pipeline, console: Console, read: Callable[[], str] | Non
                 case [word, *_] if word.startswith("/"):
                     console.print(HELP, style="dim")
                 case _:
-                    turn = pipeline.policy.bind(last.next(line) if last else Turn(line))
+                    turn = last.next(line) if last else Turn(line)
                     try:
                         last = runner.run(_answer(pipeline, turn, console))
                         console.print(notes(last))

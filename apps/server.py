@@ -62,7 +62,7 @@ def application(pipeline: Pipeline) -> Starlette:
             asked = _read(await _body(request))
             if asked.model not in (None, policy.name):
                 raise Refused(404, f"There is no such model; this server has {policy.name!r}.", "model")
-            reply = await _reply(request, pipeline, policy.bind(asked.turn()))
+            reply = await _reply(request, pipeline, asked.turn())
         except Refused as error:
             return _error(error.status, str(error), error.param)
         except ClientLeft:

@@ -116,7 +116,7 @@ async def _respond(policy: Policy, test: PolicyTest) -> tuple[Reply, int]:
     retriever = None if test.passages is None else _Found(passages)
     pipeline = Pipeline(replace(policy, rails=rails), Models(models, _Words()), retriever)
     *history, asked = test.messages
-    reply = await pipeline.respond(policy.bind(Turn(asked.content, tuple(history), vars=test.vars)))
+    reply = await pipeline.respond(Turn(asked.content, tuple(history), vars=test.vars))
     return reply, sum(model.calls for model in models.values())
 
 

@@ -97,7 +97,7 @@ def judge(
         progress_bar(hidden=as_json) as report,
         build_judge(settings, loaded, stage.value, progress=report) as pipeline,
     ):
-        verdict, trace = asyncio.run(pipeline.check(stage.value, judged, loaded.bind(turn)))
+        verdict, trace = asyncio.run(pipeline.check(stage.value, judged, turn))
     if as_json:
         left = {"allow": judged, "rewrite": verdict.text, "block": None}[verdict.action]
         parts = {"verdict": verdict_json(verdict), "trace": trace_json(trace), "usage": usage_json(trace)}
@@ -136,7 +136,7 @@ def _ask(settings: Settings, policy: str, question: str, *, as_json: bool) -> No
     from trackbed.rails.types import Turn
 
     with _pipeline(settings, policy, hidden=as_json) as pipeline:
-        reply = asyncio.run(pipeline.respond(pipeline.policy.bind(Turn(question))))
+        reply = asyncio.run(pipeline.respond(Turn(question)))
     if as_json:
         print_json(reply_json(reply))
     else:
