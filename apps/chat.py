@@ -120,7 +120,7 @@ async def _answer(pipeline: Pipeline, turn: Turn, console: Console) -> Reply:
                         case types.Done(reply):
                             return reply
         finally:
-            live.update(shown)
+            live.update(shown if console.is_terminal else Group(shown, ""))  # a pipe gets no line feed at the end
     raise AssertionError("a stream ends with its reply")
 
 

@@ -45,7 +45,7 @@ Make = Callable[[ScriptedGenerator], Pipeline]
 
 def test_an_answer_stands_over_what_the_rails_said_and_the_passages_it_rests_on(pipeline: Make) -> None:
     screen = talk(pipeline(ScriptedGenerator("A rail is one check. [1]")), "What is a rail?")
-    assert "A rail is one check. [1]" in screen
+    assert "A rail is one check. [1]" in [line.strip() for line in screen.splitlines()]
     assert "2 judgements passed" in screen
     assert "“A rail is one check.”" in screen
 
