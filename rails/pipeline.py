@@ -181,8 +181,8 @@ class Pipeline:
         return Reply(text, citations, trace, verdict, messages)
 
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
-        """The passages' own sentences for the question, instead of a draft that they do not support."""
-        return quote(turn.question, turn.passages)
+        """The passages' own sentences instead of a draft that they do not support; where they have none, `unknown`."""
+        return quote(turn.question, turn.passages) or self.policy.generation.unknown
 
 
 def _whole(completion: Completion) -> str:

@@ -116,6 +116,23 @@ async def test_a_draft_is_made_again_once_and_then_blocked(tmp_path: Path) -> No
     assert (reply.verdict.by, len(never.prompts)) == ("output/grounding", 2)
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What is a rail?", "“A rail is one check. It judges a text and gives a verdict.” [1]"),
+        ("What does a subscription cost?", "I do not know."),
+    ],
+)
+async def test_an_unsupported_draft_becomes_a_quotation_or_the_words_of_not_knowing(
+    tmp_path: Path, question: str, answer: str
+) -> None:
+    policy = POLICY.replace('rail: regex\n    patterns: ["forbidden"]', "rail: grounding\n    then: quote")
+    reply = await pipeline(tmp_path, ScriptedGenerator("It costs 9 euros."), RAILS, policy=policy).respond(
+        Turn(question)
+    )
+    assert (reply.text, reply.verdict.action, reply.verdict.by) == (answer, "rewrite", "output/grounding")
+
+
 async def test_of_two_user_messages_in_a_row_the_first_is_judged_too(tmp_path: Path) -> None:
     chat = ScriptedGenerator("A rail is one check.")
     history = (Message("user", "x" * 300),)
