@@ -37,7 +37,7 @@ LLAMA3 = pre_tokenizers.Sequence(
 
 
 def train(split: pre_tokenizers.PreTokenizer, *, ignore_merges: bool = False) -> PreTrainedTokenizerFast:
-    """A small byte-level BPE, learnt from this repository's own words, with a chat template."""
+    """A small byte-level BPE, learnt from a text that does not change, with a chat template."""
     bpe = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     bpe.pre_tokenizer = split
     bpe.decoder = decoders.ByteLevel()
@@ -47,9 +47,8 @@ def train(split: pre_tokenizers.PreTokenizer, *, ignore_merges: bool = False) ->
         special_tokens=SPECIALS,
         show_progress=False,
     )
-    root = Path(__file__).parents[2]
-    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", root / "CONTRIBUTING.md")]
-    bpe.train_from_iterator(texts, trainer)
+    licence = Path(__file__).parents[2] / "LICENSE"
+    bpe.train_from_iterator([licence.read_text(encoding="utf-8")], trainer)
     bpe.add_tokens([AddedToken("<think>", special=False, normalized=False)])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|im_end|>", chat_template=CHATML
