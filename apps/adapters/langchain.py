@@ -7,9 +7,11 @@ guarded = Rails.from_policy("support.yaml") | model
 Input rails judge the prompt before the model sees it, output rails judge the answer before the caller does.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -36,17 +38,22 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig
-from pydantic import ConfigDict, Field
+from langchain_core.runnables.base import coerce_to_runnable
+from langchain_core.runnables.config import ensure_config, get_callback_manager_for_config
+
+# Not public, and yet how LangGraph too knows the handlers that stream.
+from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
+from pydantic import ConfigDict, Field, SkipValidation
 
 from trackbed.apps.adapters.threads import iterate, wait_for
 from trackbed.apps.build import build_judge
 from trackbed.apps.schemas import verdict_json
 from trackbed.apps.settings import Settings, load_settings
 from trackbed.llm.catalogue import locate
-from trackbed.llm.engine import Engine
 from trackbed.llm.types import Completion, Generator, Message, Role, SamplingParams
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import load_policy
+from trackbed.rails.stage import merge
 from trackbed.rails.types import Turn, Verdict
 from trackbed.retrieval.types import Embedder, Passage, Retriever
 
@@ -56,6 +63,9 @@ ROLES: dict[type[BaseMessage], Role] = {
     AIMessage: "assistant",
     ToolMessage: "tool",
 }
+PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "stop")
+# Of a model's response metadata, what is not made of its text, as log-probabilities are.
+KEPT = {"model_name", "model_provider", "finish_reason", "stop_reason"}
 
 
 class ChatTrackbed(BaseChatModel):
@@ -63,7 +73,7 @@ class ChatTrackbed(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    generator: Any  # a Generator, which pydantic cannot check
+    generator: SkipValidation[Generator]  # pydantic cannot check a protocol
     model_name: str = "trackbed"
     temperature: float = 0.0
     top_p: float = 1.0
@@ -73,10 +83,18 @@ class ChatTrackbed(BaseChatModel):
 
     @classmethod
     def from_model(cls, name: str, settings: Settings | None = None, **parameters: Any) -> Self:
-        """The chat model of a catalogue name or a path, loaded. Raises LLMError."""
+        """The chat model of a catalogue name or a path, loaded. Raises LLMError, and ValueError for a parameter."""
+        from trackbed.llm.engine import Engine  # here: who only judges does without PyTorch
+
+        _refuse_unknown(parameters.keys() - BaseChatModel.model_fields.keys())
         settings = settings or load_settings()
         engine = Engine.open(locate(name, settings.models), settings.engine)
         return cls(generator=engine, model_name=name, **parameters)
+
+    def close(self) -> None:
+        """Close the engine that `from_model` loaded; whoever still waits gets EngineStopped."""
+        if close := getattr(self.generator, "close", None):
+            close()
 
     @property
     def _llm_type(self) -> str:
@@ -102,8 +120,7 @@ class ChatTrackbed(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        generator: Generator = self.generator
-        completion = await generator.generate(our_messages(messages), self._params(stop, kwargs))
+        completion = await self.generator.generate(our_messages(messages), self._params(stop, kwargs))
         message = AIMessage(
             content=completion.text,
             response_metadata=self._metadata(completion),
@@ -118,8 +135,7 @@ class ChatTrackbed(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        generator: Generator = self.generator
-        for text, completion in iterate(generator.stream(our_messages(messages), self._params(stop, kwargs))):
+        for text, completion in iterate(self.generator.stream(our_messages(messages), self._params(stop, kwargs))):
             chunk = self._chunk(text, completion)
             if run_manager:
                 run_manager.on_llm_new_token(text, chunk=chunk)
@@ -132,8 +148,7 @@ class ChatTrackbed(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        generator: Generator = self.generator
-        async with aclosing(generator.stream(our_messages(messages), self._params(stop, kwargs))) as deltas:
+        async with aclosing(self.generator.stream(our_messages(messages), self._params(stop, kwargs))) as deltas:
             async for text, completion in deltas:
                 chunk = self._chunk(text, completion)
                 if run_manager:
@@ -142,13 +157,9 @@ class ChatTrackbed(BaseChatModel):
 
     def _params(self, stop: list[str] | None, given: dict[str, Any]) -> SamplingParams:
         """The call's own parameters over the model's. Raises ValueError on one that there is not."""
-        known = {"temperature", "top_p", "max_tokens", "seed"}
-        if unknown := sorted(given.keys() - known):
-            raise ValueError(
-                f"{unknown[0]!r} is not a parameter of ChatTrackbed; it has: {', '.join(sorted(known))}, stop"
-            )
-        chosen = {key: given.get(key, getattr(self, key)) for key in known}
-        return SamplingParams(**chosen, stop=tuple(stop if stop is not None else self.stop))
+        _refuse_unknown(given.keys())
+        chosen = {name: getattr(self, name) for name in PARAMETERS} | given
+        return SamplingParams(**{**chosen, "stop": tuple(self.stop if stop is None else stop)})
 
     def _chunk(self, text: str, completion: Completion | None) -> ChatGenerationChunk:
         message = AIMessageChunk(content=text)
@@ -185,28 +196,29 @@ class TrackbedRetriever(BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    retriever: Any  # a Retriever, which pydantic cannot check
+    retriever: SkipValidation[Retriever]  # pydantic cannot check a protocol
     k: int = 4
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        retriever: Retriever = self.retriever
-        return [document(p) for p in wait_for(lambda: retriever.search(query, k or self.k))]
+        return [document(p) for p in wait_for(lambda: self.retriever.search(query, self.k if k is None else k))]
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        retriever: Retriever = self.retriever
-        return [document(p) for p in await retriever.search(query, k or self.k)]
+        return [document(p) for p in await self.retriever.search(query, self.k if k is None else k)]
 
 
 class Rails(Runnable[Any, Any]):
     """A policy's rails, to be put around a chat model or a chain: `rails | model`, or `rails.wrap(chain)`.
 
-    Only the input and output rails run; a grounding rail has no passages here and blocks. The system messages
-    of a chain are its developer's and are not judged. `prompt | rails | model` would leave the output unjudged
-    and is refused: write `prompt | (rails | model)`.
+    In `rails | prompt | model` all that follows is inside the rails; what is to follow after them goes behind
+    `rails.wrap(chain)`. `prompt | rails | model` would leave the output unjudged and is refused: write
+    `prompt | (rails | model)`.
+
+    Only the input and output rails run; a grounding rail has no passages here and lets no claim pass. The system
+    messages of a chain are its developer's and are not judged.
     """
 
     def __init__(self, pipeline: Pipeline, close: ExitStack | None = None) -> None:
@@ -224,13 +236,17 @@ class Rails(Runnable[Any, Any]):
         """Close the models that the rails ask."""
         self._close.close()
 
-    def wrap(self, chain: Runnable[Any, Any], *, input_key: str = "input", output_key: str = "output") -> "Guarded":
-        """The chain between the rails. Where it takes or gives a dict, the keys say which text is judged."""
+    def wrap(self, chain: Runnable[Any, Any], *, input_key: str = "input", output_key: str | None = None) -> "Guarded":
+        """The chain between the rails. Where it takes or gives a mapping, the keys name the one text that is judged.
+
+        A history beside that text is not judged; rails directly around the model, `prompt | (rails | model)`, judge
+        every message.
+        """
         return Guarded(self.pipeline, chain, input_key, output_key)
 
     def __or__(self, other: Any) -> Any:
-        """`rails | model` is `rails.wrap(model)`."""
-        return self.wrap(other)
+        """The rails around this, and around what is piped on."""
+        return Guarded(self.pipeline, coerce_to_runnable(other), "input", None, grows=True)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Refuse to be a step of a sequence, where what comes after would not be judged."""
@@ -243,46 +259,73 @@ class Guarded(Runnable[Any, Any]):
     """A chain between a policy's rails: what goes in and what comes out is judged.
 
     A refused input never reaches the chain, and the answer is the policy's words of refusal. Streaming waits
-    until the whole answer is judged. A message tells the verdicts in `response_metadata`.
+    until the whole answer is judged, and `astream_events` shows nothing of what happens inside; callbacks that
+    the developer gives, such as tracers, see all of it. A message tells the verdict in `response_metadata`.
     """
 
-    def __init__(self, pipeline: Pipeline, chain: Runnable[Any, Any], input_key: str, output_key: str) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        chain: Runnable[Any, Any],
+        input_key: str,
+        output_key: str | None,
+        *,
+        grows: bool = False,
+    ) -> None:
         self.pipeline = pipeline
         self.chain = chain
         self.input_key = input_key
         self.output_key = output_key
+        self.grows = grows  # whether what is piped on becomes a part of the chain
 
     @property
     def OutputType(self) -> Any:
         """What the chain gives."""
         return self.chain.OutputType
 
+    def __or__(self, other: Any) -> Any:
+        """`rails | a | b` is `(rails | a) | b` to Python, and b belongs inside too."""
+        if self.grows:
+            return Guarded(self.pipeline, self.chain | other, self.input_key, self.output_key, grows=True)
+        return super().__or__(other)
+
+    def pipe(self, *others: Any, name: str | None = None) -> Any:
+        """The same as `|`, for several at once."""
+        return reduce(or_, others, self) if self.grows else super().pipe(*others, name=name)
+
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """The chain's answer to the judged input, judged; or words of refusal."""
-        turn, asked = wait_for(lambda: self._judge("input", self._turn(input)))
-        if asked.action == "block":
-            return self._refusal(turn, asked)
-        output = self.chain.invoke(self._with(input, turn), config, **kwargs)
-        return self._answer(output, asked, *wait_for(lambda: self._judge("output", self._drafted(turn, output))))
+        # It hands over `config` by name, which its type does not tell.
+        return self._call_with_config(self._invoke, input, _quiet(config), **kwargs)  # type: ignore[arg-type]
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """The chain's answer to the judged input, judged; or words of refusal."""
-        turn, asked = await self._judge("input", self._turn(input))
+        return await self._acall_with_config(self._ainvoke, input, _quiet(config), **kwargs)  # type: ignore[arg-type]
+
+    def _invoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        turn, asked, _ = wait_for(lambda: self.pipeline.judge("input", self._turn(input)))
+        if asked.action == "block":
+            return self._refusal(turn, asked)
+        output = self.chain.invoke(self._with(input, turn), config, **kwargs)
+        said = self._said(output)
+        turn, answered, _ = wait_for(lambda: self.pipeline.judge("output", replace(turn, draft=_draft(said))))
+        return self._answer(output, said, turn, merge([asked, answered]))
+
+    async def _ainvoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        turn, asked, _ = await self.pipeline.judge("input", self._turn(input))
         if asked.action == "block":
             return self._refusal(turn, asked)
         output = await self.chain.ainvoke(self._with(input, turn), config, **kwargs)
-        return self._answer(output, asked, *await self._judge("output", self._drafted(turn, output)))
-
-    async def _judge(self, stage: Any, turn: Turn) -> tuple[Turn, Verdict]:
-        turn, verdict, _ = await self.pipeline.judge(stage, turn)
-        return turn, verdict
+        said = self._said(output)
+        turn, answered, _ = await self.pipeline.judge("output", replace(turn, draft=_draft(said)))
+        return self._answer(output, said, turn, merge([asked, answered]))
 
     def _turn(self, input: Any) -> Turn:
         """What is asked. Raises TypeError where there is no text to judge."""
-        asked = input[self.input_key] if isinstance(input, dict) and self.input_key in input else input
+        asked = _under(self.input_key, input, "input_key") if isinstance(input, dict) else input
         if isinstance(asked, str):
             return Turn(asked)
-        messages = _spoken(_messages(asked))
+        messages = [message for message in _messages(asked) if not isinstance(message, SystemMessage)]
         if not messages:
             raise TypeError("there is no message to judge")
         *history, last = our_messages(messages)
@@ -290,7 +333,7 @@ class Guarded(Runnable[Any, Any]):
 
     def _with(self, input: Any, turn: Turn) -> Any:
         """The input with the texts as the rails left them."""
-        if isinstance(input, dict) and self.input_key in input:
+        if isinstance(input, dict):
             return {**input, self.input_key: self._with(input[self.input_key], turn)}
         if isinstance(input, str):
             return turn.question
@@ -303,34 +346,38 @@ class Guarded(Runnable[Any, Any]):
         ]
         return ChatPromptValue(messages=messages) if isinstance(input, PromptValue) else messages
 
-    def _drafted(self, turn: Turn, output: Any) -> Turn:
-        """The turn with the chain's answer. Raises TypeError where there is no text to judge."""
-        said = output[self.output_key] if isinstance(output, dict) and self.output_key in output else output
+    def _said(self, output: Any) -> str | AIMessage:
+        """The part of the chain's output that is judged. Raises TypeError where there is no text."""
+        said = _under(self.output_key, output, "output_key") if self.output_key else output
         if not isinstance(said, (str, AIMessage)):
-            raise TypeError(f"the chain gave {type(output).__name__}; what can be judged is text, or a message")
-        return replace(turn, draft=said if isinstance(said, str) else text_of(said))
+            raise TypeError(
+                f"the chain gave {type(said).__name__}; what can be judged is text, or a message: put what comes after "
+                "behind `rails.wrap(chain)`, or name the key with output_key="
+            )
+        return said
 
-    def _answer(self, output: Any, asked: Verdict, turn: Turn, answered: Verdict) -> Any:
-        if answered.action == "block":
-            return self._refusal(turn, answered)
-        verdict = answered if answered.action == "rewrite" or asked.action == "allow" else asked
-        return self._said(output, turn.draft or "", verdict)
+    def _answer(self, output: Any, said: str | AIMessage, turn: Turn, verdict: Verdict) -> Any:
+        """The output with the judged text in place of what was said, and nothing else that a model wrote."""
+        if verdict.action == "block":
+            return self._refusal(turn, verdict, said)
+        judged: str | AIMessage = turn.draft or ""
+        if isinstance(said, AIMessage):
+            kept = {key: said.response_metadata[key] for key in KEPT & said.response_metadata.keys()}
+            judged = AIMessage(
+                content=turn.draft or "",
+                id=said.id,
+                usage_metadata=said.usage_metadata,
+                response_metadata={**kept, "verdict": verdict_json(verdict)},
+            )
+        return {**output, self.output_key: judged} if self.output_key else judged
 
-    def _said(self, output: Any, text: str, verdict: Verdict) -> Any:
-        """The output with this text in place of the chain's."""
-        if isinstance(output, dict) and self.output_key in output:
-            return {**output, self.output_key: self._said(output[self.output_key], text, verdict)}
-        if isinstance(output, str):
-            return text
-        metadata = {**output.response_metadata, "verdict": verdict_json(verdict)}
-        return output.model_copy(update={"content": text, "response_metadata": metadata})
-
-    def _refusal(self, turn: Turn, verdict: Verdict) -> Any:
-        text = self.pipeline.policy.refusal(verdict, turn)
-        if self.chain.OutputType is str:
-            return text
+    def _refusal(self, turn: Turn, verdict: Verdict, said: str | AIMessage | None = None) -> Any:
+        """The words of refusal as the chain would have said them: as text, or in a message."""
+        words = self.pipeline.policy.refusal(verdict, turn)
         metadata = {"finish_reason": "content_filter", "verdict": verdict_json(verdict)}
-        return AIMessage(content=text, response_metadata=metadata)
+        speaks_text = isinstance(said, str) if said is not None else self.output_key or self.chain.OutputType is str
+        refusal = words if speaks_text else AIMessage(content=words, response_metadata=metadata)
+        return {self.output_key: refusal} if self.output_key else refusal
 
 
 def our_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
@@ -362,8 +409,9 @@ def document(passage: Passage) -> Document:
         "end": passage.end,
         "score": passage.score,
         "heading": passage.heading,
+        **({} if passage.page is None else {"page": passage.page}),
     }
-    return Document(page_content=passage.text, metadata=metadata)
+    return Document(id=f"{passage.source}:{passage.start}-{passage.end}", page_content=passage.text, metadata=metadata)
 
 
 def _role(message: BaseMessage) -> Role:
@@ -376,11 +424,41 @@ def _role(message: BaseMessage) -> Role:
 def _messages(value: Any) -> list[BaseMessage]:
     if isinstance(value, PromptValue):
         return value.to_messages()
+    if not isinstance(value, Sequence):
+        raise TypeError(f"the rails judge text, messages or a prompt; this is {type(value).__name__}")
     return convert_to_messages(value)
 
 
-def _spoken(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    return [message for message in messages if not isinstance(message, SystemMessage)]
+def _refuse_unknown(names: Collection[str]) -> None:
+    if unknown := sorted(set(names) - set(PARAMETERS)):
+        raise ValueError(f"{unknown[0]!r} is not a parameter of ChatTrackbed; it has: {', '.join(PARAMETERS)}")
+
+
+def _under(key: str, value: Any, parameter: str) -> Any:
+    if not isinstance(value, dict) or key not in value:
+        found = ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__
+        raise TypeError(f"there is no {key!r} in it, but {found}; name the key with {parameter}=")
+    return value[key]
+
+
+def _draft(said: str | AIMessage) -> str:
+    """The text of an answer. Raises TypeError where it is more than text."""
+    if isinstance(said, str):
+        return said
+    if said.tool_calls or said.invalid_tool_calls:
+        raise TypeError(
+            "the model calls a tool, which no rail judges; put the rails around the chain that runs its tools"
+        )
+    return text_of(said)
+
+
+def _quiet(config: RunnableConfig | None) -> RunnableConfig:
+    """The config under which whoever streams a run's events sees a step's result, and nothing of what is inside it."""
+    config = ensure_config(config)
+    manager = get_callback_manager_for_config(config)
+    streaming = (_StreamingCallbackHandler, _V2StreamingCallbackHandler)
+    manager.inheritable_handlers = [h for h in manager.inheritable_handlers if not isinstance(h, streaming)]
+    return {**config, "callbacks": manager}
 
 
 def _usage(completion: Completion) -> UsageMetadata:
