@@ -1,7 +1,9 @@
 """trackbed in LlamaIndex: our runtime as an LLM, our index as a retriever, and a query engine behind a policy."""
 
-from collections.abc import Sequence
-from typing import Any, Self
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import aclosing
+from typing import Any, Self, TypeVar, cast
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.llms.types import (
@@ -18,20 +20,20 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.base.response.schema import RESPONSE_TYPE, Response
 from llama_index.core.embeddings import BaseEmbedding
 from llama_index.core.llms import LLM
+from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, SkipValidation
 
 from trackbed.apps.adapters.threads import iterate, wait_for
 from trackbed.apps.schemas import reply_json
 from trackbed.apps.settings import Settings, load_settings
 from trackbed.llm.catalogue import locate
-from trackbed.llm.engine import Engine
 from trackbed.llm.types import Completion, Generator, Message, Role, SamplingParams
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.types import Reply, Turn
-from trackbed.retrieval.types import Passage, Retriever
+from trackbed.retrieval.types import Embedder, Passage, Retriever
 
 ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -40,6 +42,13 @@ ROLES: dict[MessageRole, Role] = {
     MessageRole.ASSISTANT: "assistant",
     MessageRole.TOOL: "tool",
 }
+PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "stop")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def observed(call: F) -> F:
+    """The call, of which LlamaIndex's callbacks, its instrumentation and its rate limiter are told."""
+    return cast("F", llm_chat_callback()(call))
 
 
 class TrackbedLLM(LLM):
@@ -47,18 +56,29 @@ class TrackbedLLM(LLM):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    generator: Any  # a Generator, which pydantic cannot check
+    generator: SkipValidation[Generator] = Field(exclude=True)  # pydantic cannot check a protocol
     model_name: str = "trackbed"
     temperature: float = 0.0
+    top_p: float = 1.0
     max_tokens: int = 256
+    stop: list[str] = Field(default_factory=list)
+    seed: int | None = None
     context_window: int = 8192
 
     @classmethod
     def from_model(cls, name: str, settings: Settings | None = None, **parameters: Any) -> Self:
-        """The LLM of a catalogue name or a path, loaded. Raises LLMError."""
+        """The LLM of a catalogue name or a path, loaded. Raises LLMError, and ValueError for a parameter."""
+        from trackbed.llm.engine import Engine  # here: who answers elsewhere does without PyTorch
+
+        _refuse_unknown(parameters.keys() - LLM.model_fields.keys())
         settings = settings or load_settings()
         engine = Engine.open(locate(name, settings.models), settings.engine)
         return cls(generator=engine, model_name=name, context_window=engine.context, **parameters)
+
+    def close(self) -> None:
+        """Close the engine that `from_model` loaded; whoever still waits gets EngineStopped."""
+        if close := getattr(self.generator, "close", None):
+            close()
 
     @classmethod
     def class_name(cls) -> str:
@@ -75,36 +95,36 @@ class TrackbedLLM(LLM):
             is_chat_model=True,
         )
 
+    @observed
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The answer to a conversation."""
-        return wait_for(lambda: self.achat(messages, **kwargs))
+        return wait_for(lambda: self._answer(messages, kwargs))
 
+    @observed
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The answer to a conversation."""
-        generator: Generator = self.generator
-        completion = await generator.generate(our_messages(messages), self._params(kwargs))
-        return _chat_response(completion.text, "", completion)
+        return await self._answer(messages, kwargs)
 
+    @observed
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """The answer piece by piece."""
-        generator: Generator = self.generator
-        said = ""
-        for text, completion in iterate(generator.stream(our_messages(messages), self._params(kwargs))):
-            said += text
-            yield _chat_response(said, text, completion)
+        yield from iterate(self._pieces(messages, kwargs))
 
+    @observed
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """The answer piece by piece."""
-        generator: Generator = self.generator
-        deltas = generator.stream(our_messages(messages), self._params(kwargs))
+        return self._pieces(messages, kwargs)
 
-        async def pieces() -> ChatResponseAsyncGen:
-            said = ""
+    async def _answer(self, messages: Sequence[ChatMessage], given: dict[str, Any]) -> ChatResponse:
+        completion = await self.generator.generate(our_messages(messages), self._params(given))
+        return _chat_response(completion.text, "", completion)
+
+    async def _pieces(self, messages: Sequence[ChatMessage], given: dict[str, Any]) -> ChatResponseAsyncGen:
+        said = ""
+        async with aclosing(self.generator.stream(our_messages(messages), self._params(given))) as deltas:
             async for text, completion in deltas:
                 said += text
                 yield _chat_response(said, text, completion)
-
-        return pieces()
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """The answer to one message."""
@@ -125,17 +145,18 @@ class TrackbedLLM(LLM):
 
     def _params(self, given: dict[str, Any]) -> SamplingParams:
         """The call's own parameters over the LLM's. Raises ValueError on one that there is not."""
-        known = {"temperature": self.temperature, "max_tokens": self.max_tokens, "top_p": 1.0, "stop": (), "seed": None}
-        if unknown := sorted(given.keys() - known):
-            raise ValueError(f"{unknown[0]!r} is not a parameter of TrackbedLLM; it has: {', '.join(known)}")
-        chosen = known | given
-        return SamplingParams(**{**chosen, "stop": tuple(chosen["stop"] or ())})  # type: ignore[arg-type]
+        _refuse_unknown(given.keys())
+        chosen = {name: getattr(self, name) for name in PARAMETERS} | given
+        return SamplingParams(**{**chosen, "stop": tuple(chosen["stop"] or ())})
 
 
 class TrackbedEmbedding(BaseEmbedding):
     """Any embedder of trackbed as LlamaIndex's."""
 
-    embedder: Any  # an Embedder, which pydantic cannot check
+    embedder: SkipValidation[Embedder] = Field(exclude=True)  # pydantic cannot check a protocol
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__(embedder=embedder, model_name=embedder.name)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         vectors: list[list[float]] = self.embedder.embed(texts).tolist()
@@ -147,8 +168,14 @@ class TrackbedEmbedding(BaseEmbedding):
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._get_text_embedding(query)
 
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
+        return await self._aget_text_embedding(query)
 
 
 class TrackbedRetriever(BaseRetriever):
@@ -200,21 +227,31 @@ def our_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
 
 def node(passage: Passage) -> NodeWithScore:
     """A passage as LlamaIndex's node."""
-    metadata = {**passage.metadata, "source": passage.source, "heading": passage.heading}
-    found = TextNode(text=passage.text, metadata=metadata, start_char_idx=passage.start, end_char_idx=passage.end)
-    return NodeWithScore(node=found, score=passage.score)
+    metadata: dict[str, Any] = {**passage.metadata, "source": passage.source, "heading": passage.heading}
+    if passage.page is not None:
+        metadata["page"] = passage.page
+    return NodeWithScore(
+        node=_text_node(passage.text, passage.source, passage.start, passage.end, metadata), score=passage.score
+    )
 
 
 def _response(reply: Reply) -> Response:
     full = reply_json(reply)
     nodes = [
-        NodeWithScore(
-            node=TextNode(text=c.quote, metadata={"source": c.source}, start_char_idx=c.start, end_char_idx=c.end)
-        )
-        for c in reply.citations
+        NodeWithScore(node=_text_node(c.quote, c.source, c.start, c.end, {"source": c.source})) for c in reply.citations
     ]
     metadata = {key: full[key] for key in ("verdict", "citations", "trace", "usage")}
     return Response(response=reply.text, source_nodes=nodes, metadata=metadata)
+
+
+def _text_node(text: str, source: str, start: int, end: int, metadata: dict[str, Any]) -> TextNode:
+    """A node whose id is the same whenever the span is found."""
+    return TextNode(id_=f"{source}:{start}-{end}", text=text, start_char_idx=start, end_char_idx=end, metadata=metadata)
+
+
+def _refuse_unknown(names: Collection[str]) -> None:
+    if unknown := sorted(set(names) - set(PARAMETERS)):
+        raise ValueError(f"{unknown[0]!r} is not a parameter of TrackbedLLM; it has: {', '.join(PARAMETERS)}")
 
 
 def _chat_response(text: str, delta: str, completion: Completion | None) -> ChatResponse:

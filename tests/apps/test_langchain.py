@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_tests.integration_tests import (
     ChatModelIntegrationTests,
     EmbeddingsIntegrationTests,
@@ -214,8 +214,8 @@ def test_what_is_piped_on_is_inside_the_rails(rails: Rails) -> None:
 
 
 def test_what_follows_a_wrapped_chain_reads_its_verdict(rails: Rails) -> None:
-    action = RunnableLambda(lambda message: message.response_metadata["verdict"]["action"])
-    chain = rails.wrap(model("Hello.")[0]) | action
+    action: Runnable[AIMessage, str] = RunnableLambda(lambda message: message.response_metadata["verdict"]["action"])
+    chain: Runnable[str, str] = rails.wrap(model("Hello.")[0]) | action
     assert chain.invoke("Hi") == "allow"
 
 
@@ -268,7 +268,7 @@ def test_a_refusal_has_the_shape_of_an_answer(rails: Rails) -> None:
 
 
 def test_a_mapping_is_judged_by_the_key_that_was_named(rails: Rails) -> None:
-    chain = RunnableLambda(lambda asked: {"answer": f"{asked['question']} a@b.org", "n": 1})
+    chain: Runnable[str, AIMessage] = RunnableLambda(lambda asked: {"answer": f"{asked['question']} a@b.org", "n": 1})
     guarded = rails.wrap(chain, input_key="question", output_key="answer")
     asked = {"question": "4111 1111 1111 1111"}
     assert guarded.invoke(asked) == {"answer": "<CREDIT_CARD> <EMAIL_ADDRESS>", "n": 1}
