@@ -78,8 +78,12 @@ def test_a_text_may_come_on_standard_input() -> None:
 
 def test_an_answer_is_judged_by_the_passages_it_may_rest_on() -> None:
     said = ["judge", "--stage", "output", "--text", "A rail is one check.", "--question", "What is a rail?"]
-    assert trackbed(*said, "--passage", "A rail is one check. It judges a text.").exit_code == 0
-    assert trackbed(*said, "--passage", "Bread is baked from flour and water.").exit_code == 1
+    said += ["--json", "--passage"]
+    supported = json.loads(trackbed(*said, "A rail is one check. It judges a text.").stdout)
+    unsupported = json.loads(trackbed(*said, "Bread is baked from flour and water.").stdout)
+    assert supported["verdict"]["action"] == "allow"
+    assert (unsupported["verdict"]["action"], unsupported["verdict"]["rail"]) == ("rewrite", "grounding")
+    assert unsupported["text"].startswith("I don't know.")
 
 
 @pytest.mark.parametrize(
