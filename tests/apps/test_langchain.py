@@ -268,8 +268,10 @@ def test_a_refusal_has_the_shape_of_an_answer(rails: Rails) -> None:
 
 
 def test_a_mapping_is_judged_by_the_key_that_was_named(rails: Rails) -> None:
-    chain: Runnable[str, AIMessage] = RunnableLambda(lambda asked: {"answer": f"{asked['question']} a@b.org", "n": 1})
-    guarded = rails.wrap(chain, input_key="question", output_key="answer")
+    def chain(asked: dict[str, str]) -> dict[str, object]:
+        return {"answer": f"{asked['question']} a@b.org", "n": 1}
+
+    guarded = rails.wrap(RunnableLambda(chain), input_key="question", output_key="answer")
     asked = {"question": "4111 1111 1111 1111"}
     assert guarded.invoke(asked) == {"answer": "<CREDIT_CARD> <EMAIL_ADDRESS>", "n": 1}
 
