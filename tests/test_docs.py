@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from trackbed.apps.build import PAGES
-from trackbed.apps.cli import main as command_line  # noqa: F401 - the command that the pages speak of
 from trackbed.rails import load_policy
 
 ROOT = Path(__file__).parents[1]
@@ -44,8 +43,14 @@ def run(*arguments: str, cwd: Path = ROOT) -> str:
         for e in EXAMPLES
     ],
 )  # fmt: skip
-def test_an_example_runs(example: Path) -> None:
-    assert run(str(example)).strip()
+def test_an_example_runs_from_any_folder(example: Path, tmp_path: Path) -> None:
+    assert run(str(example), cwd=tmp_path).strip()
+
+
+def test_the_rail_of_the_examples_finds_every_name() -> None:
+    assert (
+        run("examples/05_custom_rail.py") == "rewrite Is <COMPETITOR> any better than <COMPETITOR>? Is <COMPETITOR>?\n"
+    )
 
 
 def test_examples_are_short() -> None:
@@ -89,3 +94,7 @@ def test_a_command_in_the_documentation_exists_with_its_options(line: str) -> No
 
 def test_every_shipped_policy_loads() -> None:
     assert [load_policy(name).name for name in ("default", "strict")] == ["default", "strict"]
+
+
+def test_the_policy_of_the_examples_passes_its_own_tests() -> None:
+    assert "2 passed" in run("-m", "trackbed.apps.cli", "policy", "test", "examples/policies/chat.yaml")
