@@ -32,7 +32,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(MODELS)
-	$(BIN)/trackbed bench $(ARGS)
+	mkdir -p tests/bench/results
+	$(BIN)/trackbed bench runtime --write tests/bench/results/runtime.md $(ARGS)
+	$(BIN)/trackbed bench rails --write tests/bench/results/rails.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) build .typeroot .mypy_cache .pytest_cache .ruff_cache

@@ -47,6 +47,8 @@ class Settings(BaseModel):
     """The policy that is used when none is named: a shipped name, a file or a folder."""
     embedder: str = "all-minilm-l6-v2"
     """The model that turns passages and questions into vectors."""
+    bench_python: Path | None = None
+    """The Python that has the rivals of `trackbed bench`, unless this one does."""
     engine: EngineConfig = EngineConfig()
     """How each model runs: threads, device, and how much at once."""
 
@@ -104,7 +106,7 @@ def _read(file: Path) -> dict[str, Any]:  # Any: what TOML can hold, validated n
     except ValueError as error:
         raise SettingsError(f"{file}: {error}") from None
     folder = file.resolve().parent
-    for key in ("cache", "data"):
+    for key in ("cache", "data", "bench_python"):
         if isinstance(written.get(key), str):
             written[key] = folder / Path(written[key]).expanduser()
     policy = written.get("policy")

@@ -1,188 +1,88 @@
-"""`trackbed bench`: how fast the runtime is beside a named rival, in turns on the same weights and threads.
+"""`trackbed bench`: how fast the parts are beside named rivals, each measured in turns with ours."""
 
-A figure of this machine alone says little; the ratio of neighbouring rounds does. The rival is transformers, in
-float32, which is what the runtime is exact against.
-"""
-
-import asyncio
 import os
-import platform
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
-from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from trackbed.apps.settings import Settings
-from trackbed.apps.terminal import out, print_json, progress_bar
+from trackbed.apps.settings import Settings, SettingsError
+from trackbed.apps.terminal import out, print_json, progress_bar, say
 
 if TYPE_CHECKING:
-    import torch
+    from trackbed.apps.bench.report import Comparison
 
-    from trackbed.llm.engine import Engine
-    from trackbed.llm.models.llama import Llama
-
+commands = typer.Typer(no_args_is_help=True, help="Measure the parts beside named rivals, in turns.")
 MODEL = "smollm2-135m-instruct"
-PROMPT, ANSWER = 512, 64  # tokens
-WORD = " the"  # one token of any English vocabulary
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Write = Annotated[Path | None, typer.Option(help="Also write the table here: Markdown, or JSON for .json.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("bench")(bench)
+    """Add the commands."""
+    app.add_typer(commands, name="bench")
 
 
-def bench(
+@commands.command()
+def runtime(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="A model of the Llama architecture.")] = MODEL,
     threads: Annotated[int, typer.Option(min=1, help="Threads for both.")] = os.cpu_count() or 1,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: AsJson = False,
+    write: Write = None,
 ) -> None:
-    """Measure the runtime beside transformers, in turns: tokens a second, and the ratio of each pair of rounds.
+    """Measure the runtime beside transformers: tokens a second, and the ratio of each pair of rounds.
 
-    Example: [bold]trackbed bench --threads 2[/]
+    Example: [bold]trackbed bench runtime --threads 2[/]
     """
+    from trackbed.apps.bench.runtime import compare
     from trackbed.llm.catalogue import locate
 
     settings: Settings = context.obj
     path = locate(model, settings.models)
     with progress_bar(hidden=as_json) as report:
-        report(f"loading {model} twice", 0, 0)
-        result = _measure(path, threads, rounds, report)
+        found = compare(model, path, threads, rounds, report)
+    _tell(found, as_json, write)
+
+
+@commands.command()
+def rails(
+    context: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: under a minute.")] = False,
+    rival_python: Annotated[
+        Path | None,
+        typer.Option(help="The Python that has nemoguardrails, instead of the setting `bench_python`."),
+    ] = None,
+    as_json: AsJson = False,
+    write: Write = None,
+) -> None:
+    """Measure the rail engine beside NeMo Guardrails, with a model that answers at once.
+
+    Each row says what ours is held to and whether it keeps to it; the ratio is how many times better ours is.
+
+    Example: [bold]trackbed bench rails --quick[/]
+    """
+    from trackbed.apps.bench.rails import cases, compare
+    from trackbed.apps.bench.rival import RivalFailed, find_python
+
+    settings: Settings = context.obj
+    python = find_python(rival_python or settings.bench_python)
+    with progress_bar(hidden=as_json) as report:
+        try:
+            found = compare(python, cases(quick=quick), 3 if quick else 7, report)
+        except RivalFailed as error:
+            raise SettingsError(f"{python} does not run the rival: {error}") from None
+    _tell(found, as_json, write)
+
+
+def _tell(found: "Comparison", as_json: bool, write: Path | None) -> None:
+    if write:
+        found.write(write)
     if as_json:
-        print_json(result)
+        print_json(found.as_json())
         return
-    out.print(f"{model}, {result['machine']}, {threads} threads, float32, {rounds} rounds", highlight=False)
-    table = Table("", "trackbed, tokens/s", "transformers, tokens/s", "ratio", "lowest", "highest", box=None)
-    for row in result["rows"]:
-        ratios = [f"{row[key]:.2f}" for key in ("ratio", "lowest", "highest")]
-        table.add_row(row["name"], f"{row['ours']:.1f}", f"{row['theirs']:.1f}", *ratios)
-    out.print(table, highlight=False)
-
-
-def _measure(
-    path: Path, threads: int, rounds: int, report: Callable[[str, int, int], None]
-) -> dict[str, Any]:  # Any: JSON values
-    import torch
-
-    from trackbed.llm.config import EngineConfig
-    from trackbed.llm.engine import Engine
-
-    torch.set_num_threads(threads)
-    with Engine.open(path, EngineConfig(threads=threads)) as engine:
-        theirs = _transformers(path)
-        times: dict[str, list[tuple[float, float]]] = {"prefill": [], "decode": []}
-        for done in range(rounds + 1):  # the first round warms up
-            report("measuring", done, rounds + 1)
-            (ours_first, _), (ours_all, written) = _ours(engine, 1), _ours(engine, ANSWER)
-            their_first, their_all = theirs(1), theirs(ANSWER)
-            if done:
-                times["prefill"].append((PROMPT / ours_first, PROMPT / their_first))
-                ours_steps, their_steps = written - 1, ANSWER - 1
-                times["decode"].append((ours_steps / (ours_all - ours_first), their_steps / (their_all - their_first)))
-    rows = []
-    for what, pairs in times.items():
-        ratios = [ours / rival for ours, rival in pairs]
-        rows.append(
-            {
-                "name": f"{what} {PROMPT if what == 'prefill' else ANSWER}",
-                "ours": median(ours for ours, _ in pairs),
-                "theirs": median(rival for _, rival in pairs),
-                "ratio": median(ratios),
-                "lowest": min(ratios),
-                "highest": max(ratios),
-                "floor": None,
-                "aim": None,
-                "share": None,
-            }
-        )
-    versions = {package: version(package) for package in ("trackbed", "torch", "transformers")}
-    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "versions": versions, "rows": rows}
-
-
-def _ours(engine: "Engine", tokens: int) -> tuple[float, int]:
-    """The seconds that the engine takes for the prompt and at most so many tokens, and how many it wrote."""
-    from trackbed.llm.types import Part, RawPrompt, SamplingParams
-
-    prompt = RawPrompt((Part(WORD * PROMPT),))
-    started = perf_counter()
-    completion = asyncio.run(engine.generate(prompt, SamplingParams(max_tokens=tokens)))
-    return perf_counter() - started, completion.usage.completion_tokens
-
-
-def _transformers(path: Path) -> Callable[[int], float]:
-    """The same for transformers, with the very same weights."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from trackbed.llm.checkpoint import load_model
-    from trackbed.llm.tokenizer import Tokenizer
-
-    ours = load_model(path)
-    c = ours.config
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": c.rope_base}
-    if scaling := c.rope_scaling:
-        rope |= {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_length,
-        }
-    config = LlamaConfig(
-        vocab_size=c.vocab_size,
-        hidden_size=c.hidden_size,
-        intermediate_size=c.intermediate_size,
-        num_hidden_layers=c.layers,
-        num_attention_heads=c.heads,
-        num_key_value_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        max_position_embeddings=c.max_length,
-        rms_norm_eps=c.norm_eps,
-        rope_parameters=rope,
-        tie_word_embeddings=c.tied,
-    )
-    model = LlamaForCausalLM(config).train(False)
-    model.load_state_dict(_state(ours), strict=False)
-    tokens = torch.tensor([Tokenizer.load(path).encode(WORD * PROMPT)])
-
-    def seconds(count: int) -> float:
-        started = perf_counter()
-        with torch.inference_mode():
-            model.generate(
-                tokens, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None
-            )
-        return perf_counter() - started
-
-    return seconds
-
-
-def _state(ours: "Llama") -> "dict[str, torch.Tensor]":
-    """Our weights under transformers' names."""
-    state = {
-        "model.embed_tokens.weight": ours.embedding,
-        "model.norm.weight": ours.norm,
-        "lm_head.weight": ours.head,
-    }
-    heads, kv = ours.config.heads * ours.config.head_dim, ours.config.kv_heads * ours.config.head_dim
-    for i, layer in enumerate(ours.layers):
-        above = f"model.layers.{i}."
-        query, key, value = layer.qkv[:heads], layer.qkv[heads : heads + kv], layer.qkv[heads + kv :]
-        gate, up = layer.gate_up.chunk(2)
-        state |= {
-            f"{above}input_layernorm.weight": layer.attention_norm,
-            f"{above}self_attn.q_proj.weight": query,
-            f"{above}self_attn.k_proj.weight": key,
-            f"{above}self_attn.v_proj.weight": value,
-            f"{above}self_attn.o_proj.weight": layer.output,
-            f"{above}post_attention_layernorm.weight": layer.mlp_norm,
-            f"{above}mlp.gate_proj.weight": gate,
-            f"{above}mlp.up_proj.weight": up,
-            f"{above}mlp.down_proj.weight": layer.down,
-        }
-    return state
+    say(found.heading)
+    out.print(found.table(), highlight=False, soft_wrap=True)
+    for remark in found.remarks:
+        say(remark)

@@ -1,0 +1,1 @@
+"""How fast the parts are beside named rivals: each measured in turns with ours, each claim a ratio of neighbours."""
