@@ -61,7 +61,7 @@ def cases(*, quick: bool) -> list[Case]:
     """What is compared."""
     work = WORK
     few, last = (8, 10) if quick else (30, 98)
-    regex_alone = "regular expressions alone: it has no rails in Python"
+    regex_alone = "regex alone; it takes no Python rails"
     return [
         Case(
             "regex + two Python rails in and out, a turn, ms", Ours.turn, 20 * few, 0.15,

@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-WIDTH = 160  # of a table; a narrower terminal breaks the lines
+WIDEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,11 @@ class Comparison:
 
     def table(self) -> Table:
         """The rows for people."""
-        table = Table(*HEADINGS, box=None, pad_edge=False, width=WIDTH)
+        table = Table(*HEADINGS, box=None, pad_edge=False)
         for row in self.rows:
             table.add_row(*cells(row))
+        # As wide as its words: a narrow terminal breaks the lines, which is better than words cut off.
+        table.width = Console(width=WIDEST).measure(table).maximum
         return table
 
     def write(self, path: Path) -> None:
