@@ -40,3 +40,7 @@ class UnknownRail(PolicyError):
 
 class RailFailed(RailsError):
     """A rail could not judge. `run_stage` turns it into the verdict that the policy names under `on_error`."""
+
+
+class StateRefused(RailsError):
+    """A conversation's state is not one that was handed out; the message says what is wrong with it."""

@@ -167,7 +167,8 @@ class Pipeline:
 
     def _refuse(self, turn: Turn, verdict: Verdict, trace: Trace) -> Reply:
         """The policy's words of refusal. The refused question does not enter the conversation."""
-        return Reply(self.policy.refusal(verdict, turn), (), trace, verdict, turn.history[: turn.judged])
+        messages = turn.history[: turn.judged]
+        return Reply(self.policy.refusal(verdict, turn), (), trace, verdict, messages, turn.remembers(messages))
 
     def _reply(self, turn: Turn, text: str, verdict: Verdict, trace: Trace) -> Reply:
         """The answer with its citations."""
@@ -178,7 +179,7 @@ class Pipeline:
             notes = {"citations": len(citations)}
             trace.add(Span("output", "cite", 1000 * (perf_counter() - started), notes=notes))
         messages = (*turn.history, Message("user", turn.question), Message("assistant", text))
-        return Reply(text, citations, trace, verdict, messages)
+        return Reply(text, citations, trace, verdict, messages, turn.remembers(messages))
 
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
         """The passages' own sentences instead of a draft that they do not support; where they have none, `unknown`."""

@@ -3,7 +3,8 @@
 Nothing here runs a rail, reads a policy or asks a model.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -13,9 +14,50 @@ from trackbed.llm.types import Generator, Message, Usage
 from trackbed.retrieval.types import Embedder, Passage
 
 Stage = Literal["input", "retrieval", "output"]
+Judge = Literal["input", "dialog", "retrieval", "output"]  # who comes to a verdict: a stage, or the dialog
 Action = Literal["allow", "rewrite", "block"]
 Reason = Literal["policy", "timeout", "error"]
 Then = Literal["block", "mask", "drop", "regenerate", "quote"]
+Value = str | int | float | bool  # of a variable
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a flow waits for an answer."""
+
+    flow: str
+    ask: str  # the question: its variable, with a number where the flow asks for it more than once
+    asked: int = 1  # how often
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a conversation remembers beside its messages. It does not grow with them.
+
+    `digest` chains over the messages that were judged, so that a state proves which ones they are.
+    """
+
+    vars: Mapping[str, Value] = field(default_factory=dict)  # those that flows have set
+    flows: tuple[Cursor, ...] = ()  # that wait; the last is the one that is resumed
+    judged: int = 0  # how many messages, from the first
+    digest: str = ""  # of those; empty when there are none
+
+    def after(self, messages: Iterable[Message]) -> "State":
+        """The state when these messages are judged too."""
+        digest, judged = self.digest, self.judged
+        for message in messages:
+            chained = f"{digest}\n{message.role}\n{message.content}".encode("utf-8", "surrogatepass")
+            digest, judged = hashlib.blake2b(chained, digest_size=DIGEST_BYTES).hexdigest(), judged + 1
+        return replace(self, judged=judged, digest=digest)
+
+    def turn(self, question: str, messages: Iterable[Message] = ()) -> "Turn":
+        """The turn that asks `question` after these messages; those that the state does not prove are judged anew."""
+        history = tuple(messages)
+        nothing = replace(self, judged=0, digest="")
+        proven = nothing.after(history[: self.judged]) == self
+        return Turn(question, history, judged=self.judged if proven else 0, state=self if proven else nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +70,17 @@ class Turn:
     draft: str | None = None
     vars: Mapping[str, Any] = field(default_factory=dict)  # any JSON value: what `when` and templates read
     judged: int = 0  # how many messages of the history passed the input rails in earlier turns
+    state: State = field(default_factory=State)  # of the conversation, as the turn before left it
+    said: str = ""  # a flow's words, which stand before an answer, or are the whole reply
+    step: str = ""  # the step of a flow that has the model answer, and may bring its own prompt
     stage: Stage = "input"
     text: str = ""  # what is judged now: the question, one passage, or the draft; run_stage sets it
+
+    def remembers(self, messages: tuple[Message, ...]) -> State:
+        """The state after this turn, when these messages, which begin with the judged history, are judged."""
+        if self.state.judged == self.judged:
+            return self.state.after(messages[self.judged :])
+        return replace(self.state, judged=0, digest="").after(messages)
 
     @property
     def dialogue(self) -> tuple[Message, ...]:
@@ -61,7 +112,7 @@ class Verdict:
     score: float | None = None  # the probability, 0 to 1, that the text breaks the rail, where the rail has one
     findings: tuple[Finding, ...] = ()
     text: str | None = None  # what a rewrite puts in place of the judged text
-    stage: Stage | None = None  # filled in by run_stage, with `rail`
+    stage: Judge | None = None  # filled in by run_stage, with `rail`
     rail: str = ""  # the rail's id
 
     @classmethod
@@ -100,7 +151,7 @@ class Verdict:
         """The rail that decided, `stage/id`; empty when none objected."""
         return f"{self.stage}/{self.rail}" if self.stage else ""
 
-    def named(self, stage: Stage, rail: str) -> "Verdict":
+    def named(self, stage: Judge, rail: str) -> "Verdict":
         """The same verdict with the rail that gave it."""
         return replace(self, stage=stage, rail=rail)
 
@@ -120,7 +171,7 @@ class Citation:
 class Span:
     """One timed step of a turn: a rail's judgement, a search, or a model's answer."""
 
-    stage: Literal["input", "retrieval", "generation", "output"]
+    stage: Literal["input", "dialog", "retrieval", "generation", "output"]
     name: str  # a rail's id, or what was done: search, generate, cite
     milliseconds: float
     verdict: Verdict | None = None
@@ -157,10 +208,11 @@ class Reply:
     trace: Trace
     verdict: Verdict
     messages: tuple[Message, ...] = ()  # the conversation so far as the rails left it; a refused question is not in it
+    state: State = field(default_factory=State)  # of the conversation, when these messages are judged
 
     def next(self, question: str) -> Turn:
         """The turn that asks `question` after this reply; what was judged already is not judged again."""
-        return Turn(question, self.messages, judged=len(self.messages))
+        return Turn(question, self.messages, judged=len(self.messages), state=self.state)
 
 
 @dataclass(frozen=True, slots=True)
