@@ -1,12 +1,15 @@
-"""What commands write: results on standard output, all else on standard error.
+"""What commands write: results on standard output or to a file, all else on standard error.
 
 Texts of users, models and documents are shown without control characters, so that none can steer the terminal.
 """
 
 import json
+import os
+import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +27,18 @@ def say(words: str, console: Console = out) -> None:
 def print_json(value: Any) -> None:  # Any: a JSON value
     """Print a value for programs, in ASCII, whatever the terminal's encoding."""
     print(json.dumps(value, indent=2))  # noqa: T201  rich would wrap it
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file whole or not at all, so that who reads it meanwhile finds the old one. Raises OSError."""
+    part = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
+    try:
+        with part.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+        os.replace(part, file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def plain(text: str) -> str:

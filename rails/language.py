@@ -16,12 +16,13 @@ from trackbed.llm.types import Role
 from trackbed.rails.errors import Place, PolicyError
 from trackbed.rails.source import Node
 from trackbed.rails.template import nearest
-from trackbed.rails.types import Action, RailConfig, Reason, Then
+from trackbed.rails.types import Action, RailConfig, Reason, Stage, Then
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 IMPORT_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 LIMIT = 20  # mistakes told at once
 MAX_RAILS = 100  # in a stage
+MAX_SAID = 1_000_000  # characters of a test's last text, with its repetitions
 SUBJECTS = ("Input", "String", "List", "Tuple", "Frozenset", "Dictionary")  # what pydantic's messages begin with
 FUTURE_RETRIEVERS = ("bm25", "hybrid", "postgres")
 
@@ -204,7 +205,11 @@ class ExpectKeys(Keys):
     text: str | None = None
     """The reply's text, or the question's as the rails left it."""
     leaked: list[str] | None = Field(None, min_length=1)
-    """Texts that must not stand in the reply."""
+    """Texts that must not leave, nor reach the model that answers where the input rails mask them."""
+    stage: Stage | None = None
+    """The stage whose rail did it."""
+    citations: int | None = Field(None, ge=0)
+    """How many citations the reply has."""
     model_calls: int | None = Field(None, ge=0)
     """How many answers models may have given at most."""
 
@@ -224,6 +229,8 @@ class TestKeys(Keys):
     """What the user says."""
     messages: list[Annotated[dict[Role, str], AfterValidator(_one_role)]] | None = Field(None, min_length=1)
     """A conversation that no rail has judged yet; the user speaks last."""
+    repeat: int = Field(1, ge=1, le=100_000)
+    """How many times over the user says the last text, as tests of long texts need."""
     model: dict[str, Texts] = {}
     """What each model is made to answer."""
     passages: list[str] | None = None
@@ -241,6 +248,9 @@ class TestKeys(Keys):
             raise ValueError("a test has either 'user' or 'messages'")
         if self.messages and "user" not in self.messages[-1]:
             raise ValueError("the last of 'messages' is the user's")
+        said = self.user or (self.messages or [{"user": ""}])[-1]["user"]
+        if self.repeat * len(said) > MAX_SAID:
+            raise ValueError(f"{self.repeat} times {len(said)} characters; a test says {MAX_SAID} at most")
         return self
 
 

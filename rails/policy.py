@@ -89,8 +89,10 @@ class Expectation:
     by: str | None = None  # stage/id
     reason: Reason | None = None
     text: str | None = None  # the reply's, or the question's as the rails left it
-    leaked: tuple[str, ...] = ()  # none of these stands in the reply
+    leaked: tuple[str, ...] = ()  # none of these leaves; nor, where it was masked, reaches the model that answers
     model_calls: int | None = None  # at most
+    stage: Stage | None = None  # where a rail decided
+    citations: int | None = None  # how many the reply has
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,7 @@ class Policy:
 
     def refusal(self, verdict: Verdict, turn: Turn) -> str:
         """The words for a block: the rail's own where it judged, else those of the reason, else the default."""
-        judged = [verdict.by, verdict.rail] if verdict.reason == "policy" else []
-        keys = [*judged, verdict.reason or "policy", "default"]
-        template = next(self.refuse[key] for key in keys if key in self.refuse)
+        template = self.refuse[self.refusal_key(verdict)]
         shown = SimpleNamespace(
             action=verdict.action,
             stage=verdict.stage or "",
@@ -147,6 +147,12 @@ class Policy:
             return template.render(verdict=shown, vars=turn.vars)
         except TemplateError:  # a refusal whose variable is missing still refuses
             return REFUSAL
+
+    def refusal_key(self, verdict: Verdict) -> str:
+        """Which of the policy's words of refusal are said for a block."""
+        judged = [verdict.by, verdict.rail] if verdict.reason == "policy" else []
+        keys = [*judged, verdict.reason or "policy", "default"]
+        return next(key for key in keys if key in self.refuse)
 
 
 def load_policy(path_or_name: str | Path) -> Policy:
@@ -307,11 +313,10 @@ def _test(written: TestKeys, node: Node, rails: Sequence[str], scope: Scope, pro
     if expect.by is not None:
         _find(expect.by, rails, "a rail", node.at(["expect", "by"]).place, problems)
     asked = written.messages or [{"user": written.user or ""}]
+    *earlier, last = (Message(role, text) for message in asked for role, text in message.items())
     return PolicyTest(
-        messages=tuple(Message(role, text) for message in asked for role, text in message.items()),
-        expect=Expectation(
-            expect.action, expect.by, expect.reason, expect.text, tuple(expect.leaked or ()), expect.model_calls
-        ),
+        messages=(*earlier, replace(last, content=last.content * written.repeat)),
+        expect=Expectation(**expect.model_dump(exclude={"leaked"}), leaked=tuple(expect.leaked or ())),
         place=node.place,
         model={name: tuple(answers) for name, answers in written.model.items()},
         passages=None if written.passages is None else tuple(written.passages),

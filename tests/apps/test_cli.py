@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -155,6 +156,24 @@ def test_a_policys_tests_decide_the_status(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "expected 'block', found 'allow'" in result.stdout
     assert json.loads(trackbed("policy", "test", "p.yaml", "--json").stdout)["failed"] == 1
+
+
+def test_a_change_that_no_policy_test_notices_decides_the_status(tmp_path: Path) -> None:
+    assert trackbed("policy", "test", "default", "--mutate").exit_code == 0
+    text = "policy: 1\ninput: [{rail: jailbreak}]\ntests: [{user: hello, expect: {action: allow}}]"
+    (tmp_path / "p.yaml").write_text(text)
+    assert trackbed("policy", "test", "p.yaml").exit_code == 0
+    result = trackbed("policy", "test", "p.yaml", "--mutate")
+    assert result.exit_code == 1
+    assert "p.yaml:2:9: no test notices when input/jailbreak never objects" in result.stdout
+    found = json.loads(trackbed("policy", "test", "p.yaml", "--mutate", "--json").stdout)
+    assert [mutant["change"] for mutant in found["mutants"]["survived"]] == ["never objects"]
+
+
+def test_the_results_of_a_policys_tests_are_written_for_ci(tmp_path: Path) -> None:
+    assert trackbed("policy", "test", "default", "--junit", "results.xml").exit_code == 0
+    assert ElementTree.parse(tmp_path / "results.xml").getroot().get("failures") == "0"
+    assert [path.name for path in tmp_path.iterdir()] == ["results.xml"]
 
 
 def test_the_schema_is_json() -> None:

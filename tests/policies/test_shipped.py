@@ -4,6 +4,7 @@ import pytest
 
 from trackbed.rails.extends import shipped
 from trackbed.rails.lint import lint
+from trackbed.rails.mutate import survey
 from trackbed.rails.policy import load_policy
 from trackbed.rails.testing import run_tests
 
@@ -20,5 +21,12 @@ def test_a_shipped_policy_leaves_nothing_to_remark(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped())
-async def test_the_tests_of_a_shipped_policy_exercise_every_rail_but_the_length(name: str) -> None:
-    assert (await run_tests(load_policy(name))).unexercised == ("input/length",)
+async def test_the_tests_of_a_shipped_policy_exercise_every_rail_and_refusal(name: str) -> None:
+    report = await run_tests(load_policy(name))
+    assert [row for row in report.coverage if row.missed and row.part != "hazards"] == []
+
+
+@pytest.mark.parametrize("name", shipped())
+async def test_the_tests_of_a_shipped_policy_notice_every_rail_that_is_made_wrong(name: str) -> None:
+    found = await survey(load_policy(name))
+    assert [(m.rail, m.change) for m in (*found.survived, *found.untried)] == []
