@@ -42,5 +42,13 @@ class RailFailed(RailsError):
     """A rail could not judge. `run_stage` turns it into the verdict that the policy names under `on_error`."""
 
 
+class BudgetSpent(RailsError):
+    """A turn may ask models no more often. It blocks, whatever a rail's `on_error` says."""
+
+
+class TooBusy(RailsError):
+    """So many turns run already that this one was turned away; the message says how long it waited."""
+
+
 class StateRefused(RailsError):
     """A conversation's state is not one that was handed out; the message says what is wrong with it."""

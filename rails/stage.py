@@ -6,19 +6,23 @@ for, nor of models.
 """
 
 import asyncio
+import dis
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from time import perf_counter
 
 from trackbed.llm.types import Message
-from trackbed.rails.errors import RailFailed
+from trackbed.rails.budget import METER, Meter, metered
+from trackbed.rails.errors import BudgetSpent, RailFailed
 from trackbed.rails.policy import RailUse
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Rail, Reason, Span, Stage, Then, Trace, Turn, Verdict
 
 # What takes the place of a text that a rail objected to; None when nothing can, and the text is blocked.
 Rewriter = Callable[[Turn, Verdict], str | None]
+ALLOWED = Verdict.allow()
 DROPPED = ""  # a passage rewritten to this is left out
 
 
@@ -28,6 +32,10 @@ class StagedRail:
 
     use: RailUse
     rail: Rail
+    immediate: bool = field(init=False)  # its check never waits, so that it needs no task and no clock
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "immediate", not waits(type(self.rail).check))
 
     @property
     def rewrites(self) -> bool:
@@ -36,11 +44,19 @@ class StagedRail:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """What came of one rail's look at one text."""
+class Look:
+    """One rail's look at one text, that is to be taken."""
 
     staged: StagedRail
     turn: Turn
+    subject: str  # the text's digest
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What came of a look."""
+
+    staged: StagedRail
     verdict: Verdict  # as enforced: after `then`, or after `on_error`
     span: Span
 
@@ -55,23 +71,61 @@ async def run_stage(
 ) -> tuple[Turn, Verdict]:
     """The turn as the stage's rails leave it, and what they came to: the first block, else the first rewrite."""
     enforced: list[Verdict] = []
-    for group in _groups(rails):
-        views = _views(stage, turn)
-        opinions = await _judge([(staged, view) for staged in group for view in views], rewriters)
+    views: list[tuple[Turn, str]] = []
+    for group in groups(rails):
+        views = views or [(view, digest(view.text)) for view in _views(stage, turn)]
+        opinions = await judge([Look(staged, *view) for staged in group for view in views], rewriters)
         for opinion in opinions:
             trace.add(opinion.span)
         enforced += [o.verdict for o in opinions if o.staged.use.mode == "enforce"]
         if blocked := next((o.verdict for o in opinions if o.blocks), None):
             return turn, blocked
-        if group[0].rewrites:
-            turn = _rewritten(
-                stage, turn, [o.verdict.text if o.verdict.action == "rewrite" else None for o in opinions]
-            )
+        if any(o.verdict.action == "rewrite" and o.staged.rewrites for o in opinions):
+            texts = [o.verdict.text if o.verdict.action == "rewrite" else None for o in opinions]
+            turn, views = _rewritten(stage, turn, texts), []
     return turn, merge(enforced)
+
+
+def groups(rails: Sequence[StagedRail]) -> Iterator[tuple[StagedRail, ...]]:
+    """Neighbours that only judge, together; each rail that rewrites, alone."""
+    for rewrites, run in groupby(rails, key=lambda staged: staged.rewrites):
+        if rewrites:
+            yield from ((staged,) for staged in run)
+        else:
+            yield tuple(run)
+
+
+async def judge(looks: Sequence[Look], rewriters: Mapping[Then, Rewriter]) -> list[Opinion]:
+    """What comes of the looks, in their order; the first block ends those that still run, and they have no opinion.
+
+    Those that never wait come first, since one of them may spare the others.
+    """
+    opinions: dict[int, Opinion] = {}
+    waiting: dict[int, Look] = {}
+    for i, look in enumerate(looks):
+        try:
+            applies = look.staged.use.applies(look.turn)
+        except Exception as failure:  # noqa: BLE001 - a condition that cannot be evaluated is doubt
+            opinions[i] = _failed(look, failure, 0.0)
+        else:
+            if not applies:
+                opinions[i] = _skipped(look)
+            elif look.staged.immediate:
+                opinions[i] = _immediate(look, rewriters)
+            else:
+                waiting[i] = look
+                continue
+        if opinions[i].blocks:
+            return list(opinions.values())
+    if waiting:
+        opinions |= await _together(waiting, rewriters)
+    return [opinions[i] for i in sorted(opinions)]
 
 
 def merge(verdicts: Sequence[Verdict]) -> Verdict:
     """Several verdicts as one: the first block, else the first rewrite, else an allow with all categories."""
+    if all(verdict is ALLOWED for verdict in verdicts):
+        return ALLOWED
     for action in ("block", "rewrite"):
         if found := next((v for v in verdicts if v.action == action), None):
             return found
@@ -99,13 +153,11 @@ def drop(turn: Turn, verdict: Verdict) -> str | None:
     return DROPPED
 
 
-def _groups(rails: Sequence[StagedRail]) -> Iterator[tuple[StagedRail, ...]]:
-    """Neighbours that only judge, together; each rail that rewrites, alone."""
-    for rewrites, run in groupby(rails, key=lambda staged: staged.rewrites):
-        if rewrites:
-            yield from ((staged,) for staged in run)
-        else:
-            yield tuple(run)
+def waits(check: object) -> bool:
+    """Whether an `async def` can wait: only what it awaits can make it, and each of these is a SEND in its code."""
+    if not inspect.isfunction(check) or not inspect.iscoroutinefunction(check):
+        return True  # not known to be one that cannot
+    return any(instruction.opname == "SEND" for instruction in dis.get_instructions(check))
 
 
 def _views(stage: Stage, turn: Turn) -> list[Turn]:
@@ -141,73 +193,124 @@ def _rewritten(stage: Stage, turn: Turn, texts: Sequence[str | None]) -> Turn:
     )
 
 
-async def _judge(work: Sequence[tuple[StagedRail, Turn]], rewriters: Mapping[Then, Rewriter]) -> list[Opinion]:
-    """Every rail's opinion of every text, in the order given; the first block cancels what still runs."""
-    if len(work) == 1:
-        return [await _opinion(*work[0], rewriters)]
-    tasks = [asyncio.ensure_future(_opinion(staged, turn, rewriters)) for staged, turn in work]
+def _immediate(look: Look, rewriters: Mapping[Then, Rewriter]) -> Opinion:
+    """The opinion of a rail that never waits: its check runs through in one go."""
+    started = perf_counter()
+    try:
+        look.staged.rail.check(look.turn).send(None)  # type: ignore[attr-defined]  # it is a coroutine
+    except StopIteration as done:
+        return _concluded(look, done.value, perf_counter() - started, rewriters)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as failure:  # noqa: BLE001 - a rail is anyone's code, and whatever it raises is doubt
+        return _failed(look, failure, perf_counter() - started)
+    raise AssertionError("a check without an await has waited")
+
+
+async def _together(looks: Mapping[int, Look], rewriters: Mapping[Then, Rewriter]) -> dict[int, Opinion]:
+    """The opinions of rails that may wait, each within its time; the first block cancels the rest."""
+    started, turn = perf_counter(), METER.get()
+    meters = {i: Meter(turn=turn) for i in looks}
+    tasks = {metered(_asked(look), meters[i]): i for i, look in looks.items()}
+    opinions: dict[int, Opinion] = {}
     pending = set(tasks)
     try:
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if any(task.result().blocks for task in done):
-                break
+        while pending and not any(opinion.blocks for opinion in opinions.values()):
+            first = min(looks[tasks[task]].staged.use.timeout for task in pending)
+            # Unlike asyncio.timeout or a TaskGroup, this does not wait for a rail that ignores its cancellation.
+            done, pending = await asyncio.wait(
+                pending, timeout=max(0.0, started + first - perf_counter()), return_when=asyncio.FIRST_COMPLETED
+            )
+            passed = perf_counter() - started
+            late = {task for task in pending if looks[tasks[task]].staged.use.timeout <= passed}
+            pending -= late
+            for task in late:
+                _abandon(task)
+            for task in done | late:
+                i = tasks[task]
+                opinions[i] = _outcome(looks[i], task, passed, rewriters)
+                opinions[i] = _with_calls(opinions[i], meters[i])
     finally:
         for task in pending:
-            task.cancel()
-    return [task.result() for task in tasks if task not in pending]
+            _abandon(task)
+    return opinions
 
 
-async def _opinion(staged: StagedRail, turn: Turn, rewriters: Mapping[Then, Rewriter]) -> Opinion:
-    """One rail's look at one text. Whatever goes wrong becomes the verdict that the policy names under `on_error`."""
-    use, error, started = staged.use, "", perf_counter()
-    judged = True
+async def _asked(look: Look) -> Verdict:
+    return await look.staged.rail.check(look.turn)
+
+
+def _outcome(look: Look, task: "asyncio.Task[Verdict]", seconds: float, rewriters: Mapping[Then, Rewriter]) -> Opinion:
+    """What came of a rail's task, or of its lateness."""
+    if not task.done():
+        return _failed(look, TimeoutError(), seconds)
+    if task.cancelled():
+        return _failed(look, RailFailed("the rail cancelled itself"), seconds)
+    if failure := task.exception():
+        return _failed(look, failure, seconds)
+    return _concluded(look, task.result(), seconds, rewriters)
+
+
+def _abandon(task: "asyncio.Task[Verdict]") -> None:
+    """Cancel a rail that is not waited for; a late result is taken note of, so that nobody warns of its exception."""
+    task.cancel()
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())
+
+
+def _concluded(look: Look, verdict: object, seconds: float, rewriters: Mapping[Then, Rewriter]) -> Opinion:
+    """The opinion of a rail that has answered, in time or not, something that can be carried out or not."""
+    use = look.staged.use
     try:
-        judged = use.applies(turn)
-        verdict = await _in_time(staged, turn) if judged else Verdict.allow()
-        if verdict.action == "block" and staged.rewrites and use.then in rewriters:
-            text = rewriters[use.then](turn, verdict)
+        if seconds > use.timeout:  # it held the event loop, so that no clock could stop it
+            raise TimeoutError
+        sound = _sound(verdict, look.staged, look.turn)
+        if sound.action == "block" and look.staged.rewrites and use.then in rewriters:
+            text = rewriters[use.then](look.turn, sound)
             if text is not None:
-                verdict = replace(verdict, action="rewrite", text=text)
-    except Exception as failure:  # noqa: BLE001 - a rail is anyone's code, and whatever it raises is doubt
-        error = type(failure).__name__
-        reason: Reason = "timeout" if isinstance(failure, TimeoutError) else "error"
-        verdict = Verdict.block(reason=reason) if use.on_error == "block" else Verdict.allow()
-    verdict = verdict.named(use.stage, use.id) if verdict.action != "allow" else verdict
-    span = Span(
+                sound = replace(sound, action="rewrite", text=text)
+    except Exception as failure:  # noqa: BLE001 - nonsense comes in every form
+        return _failed(look, failure, seconds)
+    if sound.action != "allow":
+        sound = sound.named(use.stage, use.id)
+    return Opinion(look.staged, sound, _span(look, sound, seconds))
+
+
+def _failed(look: Look, failure: BaseException, seconds: float) -> Opinion:
+    """The opinion that the policy names under `on_error`."""
+    use = look.staged.use
+    reason: Reason = "timeout" if isinstance(failure, TimeoutError) else "error"
+    # A spent budget is no rail's failure, and a turn that cannot be judged to its end is not let through.
+    if use.on_error == "block" or isinstance(failure, BudgetSpent):
+        verdict = Verdict.block(reason=reason).named(use.stage, use.id)
+    else:
+        verdict = Verdict.allow()
+    return Opinion(look.staged, verdict, _span(look, verdict, seconds, error=type(failure).__name__))
+
+
+def _skipped(look: Look) -> Opinion:
+    """No opinion, since the rail's condition does not hold."""
+    span = _span(look, Verdict.allow(), 0.0)
+    return Opinion(look.staged, Verdict.allow(), replace(span, notes={"skipped": "when"}))
+
+
+def _with_calls(opinion: Opinion, meter: Meter) -> Opinion:
+    """The opinion with what it cost in model calls and tokens."""
+    if not meter.calls:
+        return opinion
+    return replace(opinion, span=replace(opinion.span, calls=meter.calls, usage=meter.usage))
+
+
+def _span(look: Look, verdict: Verdict, seconds: float, error: str = "") -> Span:
+    use = look.staged.use
+    return Span(
         stage=use.stage,
         name=use.id,
-        milliseconds=1000 * (perf_counter() - started),
+        milliseconds=1000 * seconds,
         verdict=verdict,
         enforced=use.mode == "enforce",
         error=error,
-        subject=digest(turn.text),
-        notes={} if judged else {"skipped": "when"},
+        subject=look.subject,
     )
-    return Opinion(staged, turn, verdict, span)
-
-
-async def _in_time(staged: StagedRail, turn: Turn) -> Verdict:
-    """The rail's verdict, within its time and fit to be used. Raises TimeoutError, RailFailed, or what it raised."""
-    task = asyncio.ensure_future(staged.rail.check(turn))
-    try:
-        # Unlike asyncio.timeout, this does not wait for a rail that ignores its cancellation.
-        await asyncio.wait({task}, timeout=staged.use.timeout)
-    finally:
-        if not task.done():
-            task.cancel()
-            task.add_done_callback(_forget)
-    if not task.done():
-        raise TimeoutError
-    if task.cancelled():
-        raise RailFailed("the rail cancelled itself")
-    return _sound(task.result(), staged, turn)
-
-
-def _forget(task: "asyncio.Future[Verdict]") -> None:
-    """Take note of a late result, so that nobody warns of an exception that was never looked at."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _sound(verdict: object, staged: StagedRail, turn: Turn) -> Verdict:

@@ -40,6 +40,8 @@ def _span_json(span: Span) -> dict[str, Any]:
         }
     if span.error:
         row["error"] = span.error
+    if span.calls:
+        row["model_calls"] = span.calls
     if span.usage:
         row["usage"] = span.usage._asdict()
     if span.subject:

@@ -118,6 +118,8 @@ class Verdict:
     @classmethod
     def allow(cls, *, categories: tuple[str, ...] = (), score: float | None = None, detail: str = "") -> "Verdict":
         """The text may pass; categories may still be reported."""
+        if not categories and score is None and not detail:
+            return _ALLOWED
         return cls("allow", categories=categories, score=score, detail=detail)
 
     @classmethod
@@ -156,6 +158,9 @@ class Verdict:
         return replace(self, stage=stage, rail=rail)
 
 
+_ALLOWED = Verdict("allow")  # most verdicts are this one
+
+
 @dataclass(frozen=True, slots=True)
 class Citation:
     """A mark `[n]` of the reply, and the span of the source behind it: `quote` is source text start to end."""
@@ -178,6 +183,7 @@ class Span:
     enforced: bool = True  # False: judged and traced only (`mode: observe`)
     error: str = ""  # the kind of exception, when the step failed; never its text
     usage: Usage | None = None
+    calls: int = 0  # how often it asked a model
     subject: str = ""  # a digest of the text that was judged
     notes: Mapping[str, Any] = field(default_factory=dict)  # any JSON values: how many passages, which model
 

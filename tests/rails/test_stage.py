@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import staged
-from trackbed.llm.types import Message
+from tests.fakes import ScriptedGenerator, staged
+from trackbed.llm.types import Message, SamplingParams
+from trackbed.rails.budget import METER, Meter, Metered
 from trackbed.rails.errors import RailFailed
-from trackbed.rails.stage import StagedRail, drop, mask, run_stage
+from trackbed.rails.stage import StagedRail, drop, mask, run_stage, waits
 from trackbed.rails.types import Finding, RailConfig, Stage, Then, Trace, Turn, Verdict
 from trackbed.retrieval.types import Passage
 
@@ -230,3 +232,117 @@ def _without_labels(masked: str, surplus: int) -> str:
     """The masked text with as many labels removed as account for the surplus characters."""
     assert surplus % len("<L>") == 0
     return masked.replace("<L>", "", surplus // len("<L>"))
+
+
+async def test_a_rail_that_never_waits_runs_without_a_task_and_may_spare_the_slow_ones() -> None:
+    class Quick(Scripted):
+        async def check(self, turn: Turn) -> Any:
+            self.seen.append(turn.text)
+            return self.judge(turn.text)
+
+    assert (waits(Scripted.check), waits(Quick.check), waits(len)) == (True, False, True)
+    slow = Scripted(passes, delay=30)
+    _, verdict, _ = await run(Turn("hello"), staged(slow), staged(Quick(blocks), id="quick"))
+    assert (verdict.by, slow.seen) == ("input/quick", [])
+
+
+@pytest.mark.parametrize("kind", ["async with", "async for", "await"])
+def test_whatever_can_make_a_check_wait_is_seen(kind: str) -> None:
+    async def enters(self: object, turn: Turn) -> Verdict:
+        async with asyncio.Lock():
+            return Verdict.allow()
+
+    async def iterates(self: object, turn: Turn) -> Verdict:
+        async for _ in turn:  # type: ignore[attr-defined]
+            pass
+        return Verdict.allow()
+
+    async def awaits(self: object, turn: Turn) -> Verdict:
+        return await asyncio.sleep(0, Verdict.allow())
+
+    assert waits({"async with": enters, "async for": iterates, "await": awaits}[kind])
+
+
+class Direct(Scripted):
+    """A rail that never waits."""
+
+    async def check(self, turn: Turn) -> Any:
+        return self.judge(turn.text)
+
+
+class Odd(BaseException):
+    """What no `except Exception` sees."""
+
+
+@pytest.mark.parametrize("rail", [Scripted, Direct])
+@pytest.mark.parametrize("failure", [Odd(), GeneratorExit(), StopAsyncIteration(), asyncio.CancelledError()])
+async def test_whatever_a_rail_raises_blocks(rail: type[Scripted], failure: BaseException) -> None:
+    _, verdict, trace = await run(Turn("hello"), staged(rail(raises(failure))))
+    assert (verdict.action, verdict.reason) == ("block", "error")
+    assert trace.spans[0].error
+
+
+async def test_a_rail_that_holds_the_event_loop_beyond_its_time_blocks() -> None:
+    def hold(_: str) -> Verdict:
+        end = perf_counter() + 0.02
+        while perf_counter() < end:
+            pass
+        return Verdict.allow()
+
+    for rail in (Direct(hold), Scripted(hold)):
+        _, verdict, _ = await run(Turn("hello"), staged(rail, timeout=0.01))
+        assert (verdict.action, verdict.reason) == ("block", "timeout")
+
+
+async def test_each_rail_has_its_own_time() -> None:
+    rails = [
+        staged(Scripted(passes, delay=30), id=str(i), timeout=t, on_error="allow") for i, t in enumerate((0.02, 0.01))
+    ]
+    _, verdict, trace = await run(Turn("hello"), *rails, staged(Scripted(passes, delay=0.03), id="slow"))
+    assert verdict.action == "allow"
+    assert [span.error for span in trace.spans] == ["TimeoutError", "TimeoutError", ""]
+
+
+async def test_a_rail_that_answers_after_its_cancellation_changes_nothing() -> None:
+    answered = asyncio.Event()
+
+    class Late(Scripted):
+        async def check(self, turn: Turn) -> Any:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                answered.set()
+            return Verdict.allow()
+
+    _, verdict, trace = await run(Turn("hello"), staged(Late(passes), timeout=0.01))
+    await asyncio.wait_for(answered.wait(), timeout=5)
+    assert (verdict.reason, len(trace.spans)) == ("timeout", 1)
+
+
+async def test_model_calls_are_counted_to_the_rail_that_makes_them() -> None:
+    model = Metered(ScriptedGenerator("safe and sound"))
+
+    class Asks(Scripted):
+        async def check(self, turn: Turn) -> Any:
+            await model.generate([Message("user", turn.text)], SamplingParams())
+            return Verdict.allow()
+
+    METER.set(turn := Meter())
+    _, _, trace = await run(Turn("hello"), staged(Asks(passes), id="a"), staged(Scripted(passes), id="b"))
+    assert [span.calls for span in trace.spans] == [1, 0]
+    assert (turn.calls, trace.usage.completion_tokens) == (1, 3)
+
+
+async def test_a_spent_budget_blocks_even_where_errors_may_pass() -> None:
+    model = Metered(ScriptedGenerator("safe"))
+
+    class Asks(Scripted):
+        async def check(self, turn: Turn) -> Any:
+            await model.score([Message("user", turn.text)], [])
+            return Verdict.allow()
+
+    METER.set(Meter(limit=1))
+    rails = [staged(Asks(passes), id="a"), staged(Asks(passes), id="b", on_error="allow")]
+    _, verdict, trace = await run(Turn("hello"), *rails)
+    assert (verdict.action, verdict.by, verdict.reason) == ("block", "input/b", "error")
+    assert trace.spans[1].error == "BudgetSpent"
