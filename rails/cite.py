@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trackbed.rails.sentences import Sentence, content, sentences
+from trackbed.rails.sentences import FENCE, Sentence, content, sentences
 from trackbed.rails.support import Support, coverage, support
 from trackbed.rails.types import Citation
 from trackbed.retrieval.types import Passage
@@ -30,20 +30,25 @@ def cite(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, 
     the order of appearance. A passage that was masked is cited whole, since its offsets no longer hold.
     """
     text, marks = _unmarked(draft)
-    code = [match.span() for match in CODE.finditer(text)]
-    runs: list[_Run] = []
-    for sentence in sentences(text):
-        named = [n for at, n in marks if sentence.start < at <= _reach(text, sentence)]
-        found = _best(sentence.text, named, passages)
-        if found is None:
-            continue
-        # A sentence can end inside code, and a mark cannot stand there.
-        end = next((end for begin, end in code if begin < sentence.end < end), sentence.end)
-        if runs and runs[-1].passage == found.passage and not text[runs[-1].end : sentence.start].strip():
-            run = runs.pop()
-            found = found._replace(start=min(run.start_in, found.start), end=max(run.end_in, found.end))
-        runs.append(_Run(found.passage, found.start, found.end, end))
-    return _marked(text, runs, passages)
+    return _marked(text, _runs(text, sentences(text), marks, passages), passages)
+
+
+def cited_beginning(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...]]:
+    """As much of what `cite` gives as is settled, however the draft goes on: a beginning, and its citations.
+
+    A sentence is settled when the next one has begun; the mark of the last one, when it is known to be the
+    last that rests on its passage.
+    """
+    text, marks = _unmarked(draft)
+    said = [s for s in sentences(text)[:-1] if s.end <= _undecided(text)]
+    while said and not text[said[-1].end :].lstrip()[:1].isalpha():  # what follows may yet become a mark
+        said.pop()
+    if not said:
+        return "", ()
+    runs = _runs(text, said, marks, passages)
+    if runs and runs[-1].end >= said[-1].end:  # the next sentence may rest on the same passage
+        runs.pop()
+    return _marked(text[: said[-1].end], runs, passages)
 
 
 def quote(question: str, passages: Sequence[Passage]) -> str | None:
@@ -76,11 +81,41 @@ class _Run(NamedTuple):
     end: int  # in the draft
 
 
+def _runs(
+    text: str, said: Sequence[Sentence], marks: Sequence[tuple[int, int]], passages: Sequence[Passage]
+) -> list[_Run]:
+    """The sentences that passages support, neighbours on the same passage together."""
+    code = [match.span() for match in CODE.finditer(text)]
+    runs: list[_Run] = []
+    for sentence in said:
+        named = [n for at, n in marks if sentence.start < at <= _reach(text, sentence)]
+        found = _best(sentence.text, named, passages)
+        if found is None:
+            continue
+        # A sentence can end inside code, and a mark cannot stand there.
+        end = next((end for begin, end in code if begin < sentence.end < end), sentence.end)
+        if runs and runs[-1].passage == found.passage and not text[runs[-1].end : sentence.start].strip():
+            run = runs.pop()
+            found = found._replace(start=min(run.start_in, found.start), end=max(run.end_in, found.end))
+        runs.append(_Run(found.passage, found.start, found.end, end))
+    return runs
+
+
+def _undecided(text: str) -> int:
+    """Where begins what a later backtick or fence could still make code of."""
+    line = text.rpartition("\n")[2]
+    fences = sum(1 for row in text.splitlines() if FENCE.match(row))
+    if fences % 2:
+        return max((m.start() for m in re.finditer(r"^ {0,3}(?:```|~~~)", text, re.MULTILINE)), default=len(text))
+    return len(text) - len(line) + line.index("`") if "`" in line else len(text)
+
+
 def _unmarked(draft: str) -> tuple[str, list[tuple[int, int]]]:
     """The draft without its marks, and each mark's place in what is left with its number; code stays as it is."""
     left, marks = _taken_out(draft)
     while (again := _taken_out(left))[1]:  # `[1[2]]`: a mark around a mark means nothing
-        left, marks = again[0], []
+        left, nested = again
+        marks = [mark for mark in marks if mark[0] < nested[0][0]]
     return left, marks
 
 

@@ -18,6 +18,10 @@ Judge = Literal["input", "dialog", "retrieval", "output"]  # who comes to a verd
 Action = Literal["allow", "rewrite", "block"]
 Reason = Literal["policy", "timeout", "error"]
 Then = Literal["block", "mask", "drop", "regenerate", "quote"]
+# How a rail judges a text that is still being written. `spans`: it says from where on findings can still change.
+# `prefix`: it judges any beginning of a text, and what it blocks it blocks however the text goes on. `whole`: it has to
+# see all of it.
+Streams = Literal["spans", "prefix", "whole"]
 Value = str | int | float | bool  # of a variable
 
 DIGEST_BYTES = 16
@@ -231,19 +235,34 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the reply, judged and free to be shown."""
+    """A piece of the reply, judged and free to be shown; the pieces are joined."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
+class Replace:
+    """What is shown in place of all pieces so far."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The turn is refused; the words of refusal follow as a Text, or as a Replace where pieces have been shown."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """The turn is over; the pieces joined are the reply's text."""
+    """The turn is over; what is shown is the reply's text."""
 
     reply: Reply
 
 
-Event = Progress | Text | Done
+# A Citation comes when its mark has been shown.
+Event = Progress | Text | Replace | Blocked | Citation | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +294,9 @@ class Rail(Protocol):
     Config: ClassVar[type[RailConfig]]
     stages: ClassVar[frozenset[Stage]]  # where it makes sense
     actions: ClassVar[frozenset[Then]]  # what `then:` may say of it
+    # A rail may also say how it judges a text that is still being written; without it, the whole text is waited for:
+    # streams: ClassVar[Streams]
+    # held(turn) -> int, where it streams spans: from where on what follows can still make or change a finding
 
     def __init__(self, config: Any, models: Models) -> None:  # Any: each rail takes its own Config
         ...

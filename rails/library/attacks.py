@@ -252,7 +252,7 @@ def _plain(text: str) -> Folded:
     """The text as a reader takes it: lower case, Latin letters for those drawn like them, nothing invisible."""
     folded = fold(text.encode("utf-8", "replace").decode())
     lowered = (c.lower() if len(c.lower()) == 1 else c for c in folded.text)
-    return Folded("".join(CONFUSABLES.get(c, c) for c in lowered).replace("’", "'"), folded.origins)
+    return Folded("".join(CONFUSABLES.get(c, c) for c in lowered).replace("’", "'"), folded.origins, folded.length)
 
 
 def _mentions(plain: str) -> Iterator[tuple[int, int]]:

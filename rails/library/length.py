@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from trackbed.rails.types import Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Models, RailConfig, Stage, Streams, Then, Turn, Verdict
 
 
 class Length:
@@ -29,6 +29,11 @@ class Length:
             if self.min_chars and self.max_chars and self.min_chars > self.max_chars:
                 raise ValueError(f"min_chars ({self.min_chars}) is above max_chars ({self.max_chars}): nothing passes")
             return self
+
+        @property
+        def streams(self) -> Streams:
+            """What is too long stays so; what is too short may grow."""
+            return "whole" if self.min_chars else "prefix"
 
     def __init__(self, config: Config, models: Models) -> None:
         self.config = config

@@ -22,7 +22,7 @@ from trackbed.llm.errors import PromptTooLong
 from trackbed.llm.types import Message, Part, RawPrompt, SamplingParams
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.template import nearest
-from trackbed.rails.types import ModelName, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import ModelName, Models, RailConfig, Stage, Streams, Then, Turn, Verdict
 
 TAXONOMIES = Path(__file__).parents[2] / "policies" / "taxonomies"
 HEADER = "<|start_header_id|>{}<|end_header_id|>"
@@ -47,6 +47,7 @@ class LlamaGuard:
     """Blocks what a Llama Guard 3 checkpoint calls unsafe."""
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "output"})
+    streams: ClassVar[Streams] = "prefix"
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "regenerate"})
 
     class Config(RailConfig):

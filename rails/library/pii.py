@@ -16,7 +16,7 @@ from stdnum import iban, luhn, numdb
 
 from trackbed.rails.library.phones import NEAR, find_phones
 from trackbed.rails.library.spans import fold
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, RailConfig, Stage, Streams, Then, Turn, Verdict
 
 Entity = Literal["EMAIL_ADDRESS", "IBAN_CODE", "CREDIT_CARD", "IP_ADDRESS", "US_SSN", "PHONE_NUMBER"]
 
@@ -39,6 +39,7 @@ class Pii:
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
+    streams: ClassVar[Streams] = "spans"
 
     class Config(RailConfig):
         """What to look for."""
@@ -85,6 +86,30 @@ class Pii:
         return Verdict.block(
             detail=", ".join(WORDS[kind] for kind in kinds), categories=kinds, findings=tuple(findings)
         )
+
+    def held(self, turn: Turn) -> int:
+        """From where on a number or an address may have begun that is not complete."""
+        folded = fold(turn.text)
+        return folded.origin(_unfinished(folded.text))
+
+
+APART = 64  # characters between two digits of one number, and behind its last one that say what it is, at most
+MARKS = re2.compile("[0-9@]")
+LAST_WORDS = re2.compile(r"(?:\S+\s+)?\S*\s*\z")  # an IBAN's country may stand apart from its digits
+
+
+def _unfinished(text: str) -> int:
+    """Where the last words begin, or the last row of numbers, whose end is not known yet."""
+    start = _words_before(text, len(text))
+    for place in reversed([match.start() for match in MARKS.finditer(text)]):
+        if place < start - APART:
+            break
+        start = min(start, _words_before(text, place))
+    return start
+
+
+def _words_before(text: str, place: int) -> int:
+    return int(LAST_WORDS.search(text[:place]).start())
 
 
 def _blanked(text: str, spans: list[Span]) -> str:

@@ -5,14 +5,16 @@ back-references are the price.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 import re2
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from trackbed.rails.errors import RailFailed
+from trackbed.rails.library.partial import Beginnings
 from trackbed.rails.library.spans import disjoint
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, RailConfig, Stage, Streams, Then, Turn, Verdict
 
 # Told apart before they are read, so that a mistake in a mapping is not reported as a list's.
 Patterns = Annotated[
@@ -46,23 +48,42 @@ class Regex:
                 compile_pattern(pattern, info.data.get("ignore_case", False))
             return patterns
 
+        @cached_property
+        def beginnings(self) -> Beginnings | None:
+            """Of what the patterns match; None where they cannot be told."""
+            patterns = self.patterns.values() if isinstance(self.patterns, dict) else self.patterns
+            try:
+                return Beginnings(list(patterns), ignore_case=self.ignore_case)
+            except ValueError:
+                return None
+
+        @property
+        def streams(self) -> Streams:
+            """A match that may still grow can be told from one that is complete."""
+            return "spans" if self.beginnings else "whole"
+
     def __init__(self, config: Config, models: Models) -> None:
         named = (
             config.patterns.items()
             if isinstance(config.patterns, dict)
             else [(config.label, pattern) for pattern in config.patterns]
         )
+        self.config = config
         self.patterns = [(name, compile_pattern(pattern, config.ignore_case)) for name, pattern in named]
 
     async def check(self, turn: Turn) -> Verdict:
         """Block on any match, and say where each is. Raises RailFailed on more matches than anyone wants masked."""
-        # Half of a surrogate pair has no UTF-8; it is judged as "?", so that offsets stay.
-        text = turn.text.encode("utf-8", "replace").decode()
+        text = _readable(turn.text)
         findings = disjoint(self._matches(text))
         if not findings:
             return Verdict.allow()
         names = tuple(dict.fromkeys(finding.label for finding in findings))
         return Verdict.block(detail=", ".join(names), categories=names, findings=findings)
+
+    def held(self, turn: Turn) -> int:
+        """From where on a match may have begun that is not complete."""
+        assert self.config.beginnings
+        return self.config.beginnings.start(_readable(turn.text))
 
     def _matches(self, text: str) -> Iterator[Finding]:
         matches = ((name, match) for name, pattern in self.patterns for match in pattern.finditer(text))
@@ -71,6 +92,11 @@ class Regex:
                 raise RailFailed(f"more than {MOST_MATCHES} matches; a pattern that matches longer pieces finds fewer")
             if match.end() > match.start():
                 yield Finding(name, match.start(), match.end())
+
+
+def _readable(text: str) -> str:
+    """The text as RE2 can read it: half of a surrogate pair has no UTF-8 and is judged as "?", so that offsets stay."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def compile_pattern(pattern: str, ignore_case: bool) -> Any:  # Any: re2 has no types

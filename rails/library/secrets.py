@@ -9,14 +9,16 @@ import binascii
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from math import log2
 from typing import ClassVar
 
 import re2
 from pydantic import Field
 
+from trackbed.rails.library.partial import Beginnings
 from trackbed.rails.library.spans import disjoint, fold
-from trackbed.rails.types import Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Models, RailConfig, Stage, Streams, Then, Turn, Verdict
 
 
 class Secrets:
@@ -24,6 +26,7 @@ class Secrets:
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
+    streams: ClassVar[Streams] = "spans"
 
     class Config(RailConfig):
         """How sure to be of values that only their names call secret."""
@@ -47,6 +50,11 @@ class Secrets:
             return Verdict.allow()
         kinds = tuple(dict.fromkeys(finding.label for finding in findings))
         return Verdict.block(detail=", ".join(WORDS[kind] for kind in kinds), categories=kinds, findings=findings)
+
+    def held(self, turn: Turn) -> int:
+        """From where on a secret may have begun that is not complete."""
+        folded = fold(turn.text)
+        return folded.origin(beginnings().start(folded.text))
 
     def _secrets(self, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
         """What is found of each kind, those with a form of their own first."""
@@ -133,6 +141,7 @@ class Kind:
     def __init__(self, label: str, words: str, form: str, proves: Callable[[str], bool] = is_written_out) -> None:
         self.label = label
         self.words = words
+        self.pattern = form
         self.form = re2.compile(form)
         self.proves = proves
 
@@ -176,9 +185,16 @@ KINDS = (
     ),
 )
 # password = value, "api_key": "value", <token>value</token>, my password is value
-ASSIGNMENT = re2.compile(
+ASSIGNED = (
     r"(?i)(?:(password|passwd|passphrase|passcode|pwd)"
     r"|(?:api|access|secret|auth|private|encryption|signing|account)[_ -]?key|token|secret|credential)"
     r"[\\\"'`*]{0,3}(?:\s{0,3}(?::=|=>|[=:>])\s{0,3}|\s+is:?\s+)([\\\"'`]{0,2})([^\s\"'`\\<;]{6,})"
 )
+ASSIGNMENT = re2.compile(ASSIGNED)
 WORDS = {kind.label: kind.words for kind in KINDS} | {"PASSWORD": "password", "API_KEY": "API key or token"}
+
+
+@cache
+def beginnings() -> Beginnings:
+    """The beginnings of all secrets; made when a text is first streamed."""
+    return Beginnings([*(kind.pattern for kind in KINDS), ASSIGNED])

@@ -18,10 +18,15 @@ class Folded:
 
     text: str
     origins: Sequence[int]  # of each character: where it stands in the text as written
+    length: int  # of the text as written
 
     def finding(self, label: str, start: int, end: int) -> Finding:
         """What stands at `text[start:end]`, as a span of the text as written."""
         return Finding(label, self.origins[start], self.origins[end - 1] + 1)
+
+    def origin(self, index: int) -> int:
+        """Where in the text as written the character at `index` stands; its end for what is behind the last one."""
+        return self.origins[index] if index < len(self.origins) else self.length
 
 
 def fold(text: str) -> Folded:
@@ -31,9 +36,9 @@ def fold(text: str) -> Folded:
     '42 5'
     """
     if text.isascii():
-        return Folded(text, range(len(text)))
+        return Folded(text, range(len(text)), len(text))
     plain = [_plain(c) for c in text]
-    return Folded("".join(plain), [i for i, c in enumerate(plain) if c])
+    return Folded("".join(plain), [i for i, c in enumerate(plain) if c], len(text))
 
 
 def disjoint(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackbed.rails.cite import CODE, cite, quote
+from trackbed.rails.cite import CODE, cite, cited_beginning, quote
 from trackbed.rails.sentences import sentences
 from trackbed.retrieval.types import Passage
 
@@ -90,7 +90,7 @@ DRAFTS = st.lists(WORDS, max_size=30).map("".join)
 
 
 def marks(text: str) -> list[int]:
-    return [int(n) for n in re.findall(r"\[(\d)\]", CODE.sub("", text))]
+    return [int(n) for n in re.findall(r"\[(\d)\]", CODE.sub("code", text))]
 
 
 @given(DRAFTS)
@@ -163,3 +163,24 @@ def test_sentences_are_spans_in_order(text: str) -> None:
         assert text[sentence.start : sentence.end] == sentence.text
         assert sentence.start >= reached
         reached = sentence.end
+
+
+SAID = ["The library opens at nine", "On Sundays it is closed", "Members may borrow up to five books",
+        "Bananas are yellow", "Magazines cannot be borrowed", "e.g. ", "Dr. ", "é"]  # fmt: skip
+SIGNS = [".", ".", ". ", "! ", " ", "\n", "\n\n", "[1]", " [2]", "[1[2]]", "[1, 2]", "[", "]", "`", "`names[1]`",
+         "```\n", "\n```\n", "- ", "1. ", "# ", "| a | b |\n", "~~~\n", "(", ")", ": "]  # fmt: skip
+PIECES = st.sampled_from([*SAID, *SIGNS])
+
+
+@given(st.lists(PIECES, max_size=24).map("".join), st.data())
+def test_what_is_settled_of_a_citing_answer_does_not_change(draft: str, data: st.DataObject) -> None:
+    written = draft[: data.draw(st.integers(0, len(draft)))]
+    (begun, early), (text, citations) = cited_beginning(written, PASSAGES), cite(draft, PASSAGES)
+    assert text.startswith(begun)
+    assert citations[: len(early)] == early
+
+
+def test_a_settled_sentence_comes_before_the_answer_is_finished() -> None:
+    draft = "The library opens at nine. [1] Bananas are yellow. Members may"
+    assert cited_beginning(draft, PASSAGES)[0] == "The library opens at nine. [1] Bananas are yellow."
+    assert cited_beginning("The library opens at nine. [1] Bananas", PASSAGES)[0] == "The library opens at nine."
