@@ -117,6 +117,9 @@ async def _answer(pipeline: Pipeline, turn: Turn, console: Console) -> Reply:
                         case types.Text(text):
                             shown.append(plain(text))
                             live.update(Group(shown, spinner))
+                        case types.Replace(text):
+                            shown = Text(plain(text))
+                            live.update(Group(shown, spinner))
                         case types.Done(reply):
                             return reply
         finally:

@@ -147,7 +147,7 @@ class GenerationKeys(Keys):
     """How an answer is drafted."""
 
     called: ClassVar[str] = "generation"
-    unbuilt: ClassVar[tuple[str, ...]] = ("ahead", "adapter")
+    unbuilt: ClassVar[tuple[str, ...]] = ("adapter",)
     model: str = "chat"
     """The model that answers, by its name under `models`."""
     system: str = ""
@@ -160,15 +160,48 @@ class GenerationKeys(Keys):
     """The answer where retrieval finds nothing good enough; no model is asked."""
     history: int = Field(6, ge=0, le=1000)
     """How many of the conversation's last messages the model sees."""
+    ahead: bool = False
+    """Whether to search and draft while the input rails still judge; nothing leaves before all have passed."""
+
+
+class StreamKeys(Keys):
+    """How a streamed answer is held back until it is judged."""
+
+    called: ClassVar[str] = "stream"
+    hold_back: int = Field(24, ge=1, le=4096)
+    """How many tokens are kept back behind what a judge has passed, and after how many more it judges again."""
+    max_delay: Duration = Field(0.4, json_schema_extra={"default": "400ms"})
+    """After how long what is judged leaves though fewer tokens came after it: 400ms, 1s."""
 
 
 class OutputKeys(Keys):
     """The output stage in its long form."""
 
     called: ClassVar[str] = "output"
-    unbuilt: ClassVar[tuple[str, ...]] = ("stream",)
+    stream: StreamKeys | None = None
+    """Has rails judge a streamed answer while it is written; without it, those that must be asked again wait."""
     rails: Rails
     """The rails that judge the draft, from top to bottom."""
+
+
+class BudgetKeys(Keys):
+    """What one turn may take, and how many turns may run at once."""
+
+    called: ClassVar[str] = "budget"
+    wall: Duration | None = None
+    """How long a turn may take: 20s."""
+    model_calls: int | None = Field(None, ge=1, le=10_000)
+    """How often a turn may ask models, for the answer and for its judgement."""
+    max_turns: int | None = Field(None, ge=1, le=100_000)
+    """How many turns may run at once; others wait."""
+    max_wait: Duration = Field(5.0, json_schema_extra={"default": "5s"})
+    """How long a turn waits for a place before it is turned away."""
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> "BudgetKeys":
+        if self.wall is None and self.model_calls is None and self.max_turns is None:
+            raise ValueError("a budget that bounds nothing; give at least one of: wall, model_calls, max_turns")
+        return self
 
 
 class RailKeys(BaseModel):
@@ -258,7 +291,7 @@ class PolicyKeys(Keys):
     """A policy: what may be asked, what an answer rests on, and what may be answered."""
 
     called: ClassVar[str] = "a policy"
-    unbuilt: ClassVar[tuple[str, ...]] = ("dialog", "tools", "budget")
+    unbuilt: ClassVar[tuple[str, ...]] = ("dialog", "tools")
     policy: Literal[1]
     """The version of this language."""
     name: str | None = Field(None, min_length=1, max_length=100)
@@ -269,6 +302,8 @@ class PolicyKeys(Keys):
     """Models by the names that this policy uses: a catalogue name, a path, or hf:org/repo."""
     defaults: DefaultKeys = DefaultKeys()
     """What holds for every rail that does not say otherwise."""
+    budget: BudgetKeys | None = None
+    """What one turn may take, and how many turns may run at once."""
     vars: dict[Word, VariableKeys] = {}
     """Values that a turn may carry."""
     knowledge: KnowledgeKeys | None = None

@@ -5,23 +5,30 @@ from, or how text is made.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from time import perf_counter
 
-from trackbed.llm.types import Completion, Message
+from trackbed.llm.types import Completion, Delta, Message
+from trackbed.rails.ahead import Ahead, Listener, tell
+from trackbed.rails.budget import METER, Admission, Meter, Metered
 from trackbed.rails.cite import cite, quote
+from trackbed.rails.errors import BudgetSpent
 from trackbed.rails.policy import Policy
 from trackbed.rails.prompt import render_prompt
 from trackbed.rails.sentences import sentences
-from trackbed.rails.stage import Rewriter, StagedRail, drop, mask, merge, run_stage
+from trackbed.rails.stage import Opinion, Rewriter, StagedRail, cut, drop, mask, merge, run_stage
+from trackbed.rails.stream import HoldBack, waits_for_the_end
+from trackbed.rails.sync import run_sync
 from trackbed.rails.types import (
+    Blocked,
     Citation,
     Done,
     Event,
     Models,
     Progress,
+    Replace,
     Reply,
     Span,
     Stage,
@@ -33,8 +40,6 @@ from trackbed.rails.types import (
 )
 from trackbed.retrieval.types import Passage, Retriever
 
-Listener = Callable[[Event], None]
-
 
 class Pipeline:
     """A policy at work, over the models and the index that it names."""
@@ -42,65 +47,106 @@ class Pipeline:
     def __init__(self, policy: Policy, models: Models, retriever: Retriever | None = None) -> None:
         self.policy = policy
         self.models = models
+        self.generators = {name: Metered(generator) for name, generator in models.generators.items()}
         self.retriever = retriever
         self.rails: Mapping[Stage, tuple[StagedRail, ...]] = {
-            stage: tuple(StagedRail(use, use.rail_class(use.config, models)) for use in uses)
+            stage: tuple(
+                StagedRail(use, use.rail_class(use.config, replace(models, generators=self.generators))) for use in uses
+            )
             for stage, uses in policy.rails.items()
         }
         self.rewriters: Mapping[Then, Rewriter] = {"mask": mask, "drop": drop, "quote": self._quote}
+        self.admission = Admission(policy.budget)
+        # Whether a stream shows nothing before the draft is written and judged.
+        self.shows_late = any(waits_for_the_end(staged.use, policy.stream) for staged in self.rails.get("output", ()))
 
-    async def respond(self, turn: Turn, listen: Listener = lambda _: None) -> Reply:
-        """Answer one turn, or refuse it. This is the whole of it; each paragraph is one step.
+    async def respond(self, turn: Turn, listen: Listener | None = None) -> Reply:
+        """Answer one turn, or refuse it, within the policy's budget.
 
-        Raises ValueError where the turn's variables do not fit the policy's, and what the model or the index raise.
+        Raises TooBusy, ValueError where the turn's variables do not fit the policy's, and what the model or the index
+        raise.
         """
-        trace = Trace()
-        turn = _untrusted(self.policy.bind(turn))
+        trace, turn = Trace(), _untrusted(self.policy.bind(turn))
+        meter = METER.set(Meter(self.policy.budget.model_calls))
+        try:
+            async with self.admission.place(), asyncio.timeout(self.policy.budget.wall) as clock:
+                return await self._answer(turn, trace, listen)
+        except BudgetSpent:
+            return self._refuse(turn, Verdict.block(reason="error", detail="model calls"), trace)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            return self._refuse(turn, Verdict.block(reason="timeout", detail="the turn's time"), trace)
+        finally:
+            METER.reset(meter)
 
-        listen(Progress("input"))
-        turn, asked = await self._run("input", turn, trace)
-        if asked.action == "block":
-            return self._refuse(turn, asked, trace)
-
-        listen(Progress("retrieval"))
-        turn = await self._search(turn, trace)
-        turn, found = await self._run("retrieval", turn, trace)
+    async def _answer(self, turn: Turn, trace: Trace, listen: Listener | None) -> Reply:
+        """One turn, from top to bottom. This is the whole of it; each paragraph is one step."""
+        tell(listen, Progress("input"))
+        async with Ahead(self._prepare, turn, listen, wanted=self.policy.generation.ahead) as ahead:
+            turn, asked = await self._run("input", turn, trace)
+            if asked.action == "block":
+                return self._refuse(turn, asked, trace)
+            turn, found = await ahead.prepared(turn, trace)
         if found.action == "block":
             return self._refuse(turn, found, trace)
-        if self.retriever and not turn.passages:
+        if turn.draft is None:
             return self._reply(turn, self.policy.generation.unknown, merge([asked, found]), trace)
 
-        turn = await self._draft(turn, trace, listen)
-        listen(Progress("output"))
+        tell(listen, Progress("output"))
         turn, answered = await self._run("output", turn, trace)
         if answered.action == "block" and self._regenerates(answered):
-            turn = await self._draft(turn, trace, listen)
+            turn, _ = await self._draft(turn, trace, listen)
             turn, answered = await self._run("output", turn, trace)
         if answered.action == "block":
             return self._refuse(turn, answered, trace)
 
         return self._reply(turn, turn.draft or "", merge([asked, found, answered]), trace)
 
+    async def _prepare(self, turn: Turn, trace: Trace, listen: Listener | None) -> tuple[Turn, Verdict]:
+        """The turn with its passages and a draft; there is none where a rail blocks, or nothing was found."""
+        tell(listen, Progress("retrieval"))
+        turn = await self._search(turn, trace)
+        turn, found = await self._run("retrieval", turn, trace)
+        if found.action == "block" or (self.retriever and not turn.passages):
+            return turn, found
+        turn, written = await self._draft(turn, trace, listen)
+        return turn, merge([written, found])
+
     async def stream(self, turn: Turn) -> AsyncGenerator[Event, None]:
         """The same turn as events: what it is at, the pieces of the reply, and last the reply itself.
 
-        A piece leaves only when every output rail has passed the whole text, so what is shown is what
-        `respond` returns. Without output rails and without passages, pieces leave as they are written.
+        A piece leaves only when the output rails have passed it for good, so what is shown is what `respond` returns. A
+        rail that needs the whole text makes all of it wait.
         """
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         task = asyncio.ensure_future(self.respond(turn, events.put_nowait))
         task.add_done_callback(lambda _: events.put_nowait(None))
-        released = 0
+        shown, cited = "", 0
         try:
             while (event := await events.get()) is not None:
-                released += len(event.text) if isinstance(event, Text) else 0
+                shown += event.text if isinstance(event, Text) else ""
+                cited += isinstance(event, Citation)
                 yield event
             reply = await task
         finally:
             task.cancel()
-        if len(reply.text) > released:
-            yield Text(reply.text[released:])
+        if reply.verdict.action == "block":
+            yield Blocked(reply.verdict)
+        if not reply.text.startswith(shown):
+            yield Replace(reply.text)
+        elif len(reply.text) > len(shown):
+            yield Text(reply.text[len(shown) :])
+        for citation in reply.citations[cited:]:
+            yield citation
         yield Done(reply)
+
+    def respond_sync(self, turn: Turn) -> Reply:
+        """Answer one turn for a caller that cannot await: from a thread, a notebook, or inside a running event loop.
+
+        It blocks the thread that calls it. Raises what `respond` raises.
+        """
+        return run_sync(self.respond(turn))
 
     async def check(self, stage: Stage, text: str, turn: Turn | None = None) -> tuple[Verdict, Trace]:
         """Judge a text as that stage would, without generating; `turn` is what it belongs to.
@@ -123,7 +169,9 @@ class Pipeline:
     async def judge(self, stage: Stage, turn: Turn) -> tuple[Turn, Verdict, Trace]:
         """The turn as one stage's rails leave it, for who does the rest of the turn elsewhere."""
         trace = Trace()
-        turn, verdict = await self._run(stage, _untrusted(self.policy.bind(turn)), trace)
+        draft = turn.draft
+        turn = replace(_untrusted(self.policy.bind(turn)), draft=draft)
+        turn, verdict = await self._run(stage, turn, trace)
         return turn, verdict, trace
 
     async def _run(self, stage: Stage, turn: Turn, trace: Trace) -> tuple[Turn, Verdict]:
@@ -141,24 +189,44 @@ class Pipeline:
         trace.add(Span("retrieval", "search", 1000 * (perf_counter() - started), notes=notes))
         return replace(turn, passages=kept)
 
-    async def _draft(self, turn: Turn, trace: Trace, listen: Listener) -> Turn:
-        """The turn with the model's answer, not judged yet. Raises what the model raises."""
+    async def _draft(self, turn: Turn, trace: Trace, listen: Listener | None) -> tuple[Turn, Verdict]:
+        """The turn with the model's answer, judged only as far as it was shown. Raises what the model raises."""
         started, generation = perf_counter(), self.policy.generation
-        live = not self.rails.get("output") and not turn.passages
-        tokens, completion = 0, None
-        async with aclosing(
-            self.models.generators[generation.model].stream(render_prompt(turn, self.policy), generation.sampling)
-        ) as deltas:
-            async for delta in deltas:
-                tokens, completion = tokens + 1, delta.completion
-                if delta.text:
-                    listen(Text(delta.text) if live else Progress("generation", tokens))
+        model, prompt = self.generators[generation.model], render_prompt(turn, self.policy)
+        completion: Completion | None
+        opinions: Sequence[Opinion] = ()
+        if listen is None:
+            completion = await model.generate(prompt, generation.sampling)
+        else:
+            completion, opinions = await self._written(model.stream(prompt, generation.sampling), turn, listen)
+        notes = {"model": generation.model, "finish_reason": completion.finish_reason if completion else "blocked"}
+        usage = completion.usage if completion else None
+        trace.add(Span("generation", "generate", 1000 * (perf_counter() - started), usage=usage, calls=1, notes=notes))
+        if completion is None:
+            trace.spans += [opinion.span for opinion in opinions]
+            return turn, next(opinion.verdict for opinion in opinions if opinion.blocks)
+        return replace(turn, draft=_whole(completion) if turn.passages else completion.text), Verdict.allow()
+
+    async def _written(
+        self, deltas: AsyncGenerator[Delta, None], turn: Turn, listen: Listener
+    ) -> tuple[Completion | None, Sequence[Opinion]]:
+        """What the model writes, shown as far as it is settled; no completion where a rail has blocked it, and why."""
+        hold = None if self.shows_late else HoldBack(self.rails.get("output", ()), turn, self.policy.stream, listen)
+        completion, tokens = None, 0
+        try:
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    tokens, completion = tokens + 1, delta.completion
+                    listen(Progress("generation", tokens))
+                    if hold and delta.text:
+                        await hold.feed(delta.text)
+                    if hold and hold.blocked and not completion:
+                        return None, hold.opinions
+        finally:
+            if hold:
+                await hold.close()
         assert completion is not None
-        notes = {"model": generation.model, "finish_reason": completion.finish_reason}
-        trace.add(
-            Span("generation", "generate", 1000 * (perf_counter() - started), usage=completion.usage, notes=notes)
-        )
-        return replace(turn, draft=_whole(completion) if turn.passages else completion.text)
+        return completion, ()
 
     def _regenerates(self, verdict: Verdict) -> bool:
         """Whether the policy has a second draft made after this block: for a judgement, not for a failure to judge."""
@@ -182,7 +250,10 @@ class Pipeline:
         return Reply(text, citations, trace, verdict, messages, turn.remembers(messages))
 
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
-        """The passages' own sentences instead of a draft that they do not support; where they have none, `unknown`."""
+        """The supported part of the draft, else the passages' own sentences; where they have none, `unknown`."""
+        left = cut(turn, verdict) if verdict.findings else None
+        if left and sentences(left):
+            return left
         return quote(turn.question, turn.passages) or self.policy.generation.unknown
 
 
@@ -197,4 +268,4 @@ def _whole(completion: Completion) -> str:
 def _untrusted(turn: Turn) -> Turn:
     """The turn without the system messages that its caller claims: they are texts like any other."""
     roles = [Message("user", m.content) if m.role == "system" else m for m in turn.history]
-    return replace(turn, history=tuple(roles))
+    return replace(turn, history=tuple(roles), draft=None)

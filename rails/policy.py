@@ -7,13 +7,14 @@ This file knows no rail: it finds their classes by name, and each brings the sch
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal
 
 import re2
 from jinja2 import TemplateError
 
 from trackbed.llm.types import Message, SamplingParams
+from trackbed.rails.budget import Budget
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import POLICIES, STAGES, entries, find_policy, read_policy, written_id
 from trackbed.rails.language import DefaultKeys, Failure, PolicyKeys, Problems, TestKeys, VariableKeys, read_keys
@@ -29,6 +30,7 @@ __all__ = [
     "Policy",
     "PolicyTest",
     "RailUse",
+    "Streaming",
     "Variable",
     "load_policy",
 ]
@@ -79,6 +81,15 @@ class Generation:
     sampling: SamplingParams
     unknown: str  # the answer where retrieval finds nothing
     history: int = 6  # how many of the last messages the model sees
+    ahead: bool = False  # searched and drafted while the input rails judge
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """How a streamed answer is held back until it is judged."""
+
+    hold_back: int = 24  # tokens
+    max_delay: float = 0.4  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,8 @@ class Policy:
     rails: Mapping[Stage, tuple[RailUse, ...]]
     refuse: Mapping[str, Template]  # by stage/id, rail id or reason; always has `default`
     knowledge: Knowledge | None = None
+    budget: Budget = field(default_factory=Budget)
+    stream: Streaming | None = None  # None: what a judge must be asked about again waits to the end
     vars: Mapping[str, Variable] = field(default_factory=dict)
     tests: tuple[PolicyTest, ...] = ()
 
@@ -130,7 +143,7 @@ class Policy:
             if mistake := self.vars[name].mistake(value):
                 raise ValueError(f"variable {name!r}: {mistake}")
         defaults = {name: v.default for name, v in self.vars.items() if v.default is not None}
-        return replace(turn, vars={**defaults, **turn.vars})
+        return replace(turn, vars=MappingProxyType({**defaults, **turn.vars}))
 
     def refusal(self, verdict: Verdict, turn: Turn) -> str:
         """The words for a block: the rail's own where it judged, else those of the reason, else the default."""
@@ -186,6 +199,8 @@ def load_policy(path_or_name: str | Path) -> Policy:
         rails=rails,
         refuse=_refuse(root, names, scope, problems),
         knowledge=_knowledge(keys, root, problems),
+        budget=Budget(**keys.budget.model_dump()) if keys.budget else Budget(),
+        stream=Streaming(**keys.output.stream.model_dump()) if keys.output and keys.output.stream else None,
         vars=_variables(keys, root, problems),
         tests=tuple(_test(test, root.at(["tests", i]), names, scope, problems) for i, test in enumerate(keys.tests)),
     )
@@ -279,7 +294,7 @@ def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) 
         source, place = file.read_text("utf-8"), Place(str(file), 1, 1)
     sampling = SamplingParams(**written.sampling.model_dump(exclude={"stop"}), stop=tuple(written.sampling.stop))
     prompt = _template(source, place, names, problems)
-    return Generation(written.model, written.system, prompt, sampling, written.unknown, written.history)
+    return Generation(written.model, written.system, prompt, sampling, written.unknown, written.history, written.ahead)
 
 
 def _refuse(root: Node, rails: Sequence[str], scope: Scope, problems: Problems) -> dict[str, Template]:

@@ -148,6 +148,21 @@ def mask(turn: Turn, verdict: Verdict) -> str | None:
     return "".join(pieces) + turn.text[reached:]
 
 
+def cut(turn: Turn, verdict: Verdict) -> str | None:
+    """The text without the findings and the white space behind them; None where nothing would be left.
+
+    >>> cut(Turn("", text="One. Two. Three."), Verdict.block(findings=(Finding("UNSUPPORTED", 5, 9),)))
+    'One. Three.'
+    """
+    pieces, reached = [], 0
+    for finding in sorted(verdict.findings, key=lambda f: (f.start, -f.end)):
+        pieces.append(turn.text[reached : max(reached, finding.start)])
+        reached = max(reached, finding.end)
+        reached += len(turn.text[reached:]) - len(turn.text[reached:].lstrip())
+    left = "".join(pieces) + turn.text[reached:]
+    return left if left.strip() else None
+
+
 def drop(turn: Turn, verdict: Verdict) -> str | None:
     """Leave the passage out. The schema allows it on retrieval alone."""
     return DROPPED
@@ -197,7 +212,7 @@ def _immediate(look: Look, rewriters: Mapping[Then, Rewriter]) -> Opinion:
     """The opinion of a rail that never waits: its check runs through in one go."""
     started = perf_counter()
     try:
-        look.staged.rail.check(look.turn).send(None)  # type: ignore[attr-defined]  # it is a coroutine
+        look.staged.rail.check(look.turn).send(None)
     except StopIteration as done:
         return _concluded(look, done.value, perf_counter() - started, rewriters)
     except (KeyboardInterrupt, SystemExit):

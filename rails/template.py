@@ -56,6 +56,7 @@ class Condition:
     source: str
     place: Place
     compiled: jinja2.environment.TemplateExpression = field(repr=False, compare=False)
+    reads: frozenset[str] = frozenset()  # the names in it
 
     def holds(self, **values: object) -> bool:
         """Whether it is true. Raises jinja2.TemplateError where a value is missing."""
@@ -79,7 +80,10 @@ def compile_condition(source: str, place: Place, names: Names) -> Condition:
     try:
         expression = Parser(ENVIRONMENT, source, state="variable").parse_expression()
         _check(expression, names, place)
-        return Condition(source, place, ENVIRONMENT.compile_expression(source, undefined_to_none=False))
+        reads = {expression.name} if isinstance(expression, nodes.Name) else set[str]()
+        reads |= {name.name for name in expression.find_all(nodes.Name)}
+        compiled = ENVIRONMENT.compile_expression(source, undefined_to_none=False)
+        return Condition(source, place, compiled, frozenset(reads))
     except (jinja2.TemplateSyntaxError, RecursionError, ValueError) as error:
         raise _unreadable(error, place) from None
 

@@ -107,3 +107,21 @@ def staged(
     condition = compile_condition(when, place, {"vars": Shape(frozenset({"tier"}))}) if when else None
     use = RailUse(id, id, stage, type(rail), RailConfig(), place, then, mode, on_error, timeout, condition)
     return StagedRail(use, rail)
+
+
+class PiecewiseGenerator(ScriptedGenerator):
+    """Writes one text in the given pieces, with a pause before each."""
+
+    def __init__(self, *pieces: str, pause: float = 0.0) -> None:
+        super().__init__("".join(pieces))
+        self.pieces = pieces
+        self.pause = pause
+        self.written = 0
+
+    async def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
+        completion = await self.generate(prompt, params)
+        for piece in self.pieces:
+            await asyncio.sleep(self.pause)
+            self.written += 1
+            yield Delta(piece)
+        yield Delta("", completion)

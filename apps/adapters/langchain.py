@@ -45,7 +45,6 @@ from langchain_core.runnables.config import ensure_config, get_callback_manager_
 from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
 from pydantic import ConfigDict, Field, SkipValidation
 
-from trackbed.apps.adapters.threads import iterate, wait_for
 from trackbed.apps.build import build_judge
 from trackbed.apps.schemas import verdict_json
 from trackbed.apps.settings import Settings, load_settings
@@ -54,6 +53,7 @@ from trackbed.llm.types import Completion, Generator, Message, Role, SamplingPar
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import load_policy
 from trackbed.rails.stage import merge
+from trackbed.rails.sync import iterate_sync, run_sync
 from trackbed.rails.types import Turn, Verdict
 from trackbed.retrieval.types import Embedder, Passage, Retriever
 
@@ -111,7 +111,7 @@ class ChatTrackbed(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return wait_for(lambda: self._agenerate(messages, stop, None, **kwargs))
+        return run_sync(self._agenerate(messages, stop, None, **kwargs))
 
     async def _agenerate(
         self,
@@ -135,7 +135,7 @@ class ChatTrackbed(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for text, completion in iterate(self.generator.stream(our_messages(messages), self._params(stop, kwargs))):
+        for text, completion in iterate_sync(self.generator.stream(our_messages(messages), self._params(stop, kwargs))):
             chunk = self._chunk(text, completion)
             if run_manager:
                 run_manager.on_llm_new_token(text, chunk=chunk)
@@ -202,7 +202,7 @@ class TrackbedRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return [document(p) for p in wait_for(lambda: self.retriever.search(query, self.k if k is None else k))]
+        return [document(p) for p in run_sync(self.retriever.search(query, self.k if k is None else k))]
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
@@ -303,12 +303,12 @@ class Guarded(Runnable[Any, Any]):
         return await self._acall_with_config(self._ainvoke, input, _quiet(config), **kwargs)  # type: ignore[arg-type]
 
     def _invoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        turn, asked, _ = wait_for(lambda: self.pipeline.judge("input", self._turn(input)))
+        turn, asked, _ = run_sync(self.pipeline.judge("input", self._turn(input)))
         if asked.action == "block":
             return self._refusal(turn, asked)
         output = self.chain.invoke(self._with(input, turn), config, **kwargs)
         said = self._said(output)
-        turn, answered, _ = wait_for(lambda: self.pipeline.judge("output", replace(turn, draft=_draft(said))))
+        turn, answered, _ = run_sync(self.pipeline.judge("output", replace(turn, draft=_draft(said))))
         return self._answer(output, said, turn, merge([asked, answered]))
 
     async def _ainvoke(self, input: Any, config: RunnableConfig, **kwargs: Any) -> Any:

@@ -26,12 +26,12 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from pydantic import ConfigDict, Field, SkipValidation
 
-from trackbed.apps.adapters.threads import iterate, wait_for
 from trackbed.apps.schemas import reply_json
 from trackbed.apps.settings import Settings, load_settings
 from trackbed.llm.catalogue import locate
 from trackbed.llm.types import Completion, Generator, Message, Role, SamplingParams
 from trackbed.rails.pipeline import Pipeline
+from trackbed.rails.sync import iterate_sync, run_sync
 from trackbed.rails.types import Reply, Turn
 from trackbed.retrieval.types import Embedder, Passage, Retriever
 
@@ -98,7 +98,7 @@ class TrackbedLLM(LLM):
     @observed
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The answer to a conversation."""
-        return wait_for(lambda: self._answer(messages, kwargs))
+        return run_sync(self._answer(messages, kwargs))
 
     @observed
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -108,7 +108,7 @@ class TrackbedLLM(LLM):
     @observed
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """The answer piece by piece."""
-        yield from iterate(self._pieces(messages, kwargs))
+        yield from iterate_sync(self._pieces(messages, kwargs))
 
     @observed
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
@@ -187,7 +187,7 @@ class TrackbedRetriever(BaseRetriever):
         self.k = k
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return wait_for(lambda: self._aretrieve(query_bundle))
+        return run_sync(self._aretrieve(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return [node(passage) for passage in await self.retriever.search(query_bundle.query_str, self.k)]
@@ -204,7 +204,7 @@ class GuardedQueryEngine(BaseQueryEngine):
         self.pipeline = pipeline
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        return wait_for(lambda: self._aquery(query_bundle))
+        return run_sync(self._aquery(query_bundle))
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         return _response(await self.pipeline.respond(Turn(query_bundle.query_str)))

@@ -129,7 +129,7 @@ def test_a_cache_that_is_no_folder_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_policys_mistakes_are_told_with_line_and_column(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("policy: 1\ninptu:\n  - rail: length\nbudget: {}\n")
+    (tmp_path / "p.yaml").write_text("policy: 1\ninptu:\n  - rail: length\nnaem: x\n")
     result = trackbed("policy", "check", "p.yaml")
     assert result.exit_code == 2
     assert "p.yaml:2:1: 'inptu' is not a key of a policy" in result.stderr

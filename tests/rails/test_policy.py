@@ -9,8 +9,9 @@ from typing import ClassVar
 import pytest
 
 from trackbed.llm.types import Message
+from trackbed.rails.budget import Budget
 from trackbed.rails.errors import PolicyError, UnknownRail
-from trackbed.rails.policy import Policy, load_policy
+from trackbed.rails.policy import Policy, Streaming, load_policy
 from trackbed.rails.types import ModelName, Models, RailConfig, Stage, Then, Turn, Verdict
 
 Load = Callable[..., Policy]
@@ -77,7 +78,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
     (line,) = refused(load, "name: x\ninptu:\n  - rail: length\n")
     assert line == (
         "acme.yaml:3:1: 'inptu' is not a key of a policy; did you mean 'input'? It has: policy, name, extends, models, "
-        "defaults, vars, knowledge, generation, input, retrieval, output, refuse, tests"
+        "defaults, budget, vars, knowledge, generation, input, retrieval, output, refuse, tests"
     )
 
 
@@ -249,10 +250,7 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(load: Load, text
         ("dialog: {intents: {}}", "2:1: 'dialog' is not supported yet"),
         ("dialog:", "2:1: 'dialog' is not supported yet"),
         ("tools: {allow: []}", "2:1: 'tools' is not supported yet"),
-        ("budget: {wall: 20s}", "2:1: 'budget' is not supported yet"),
-        ("generation: {ahead: true}", "2:14: 'ahead' is not supported yet"),
         ("generation: {adapter: x}", "2:14: 'adapter' is not supported yet"),
-        ("output: {stream: {hold_back: 24}, rails: [{rail: WORDS}]}", "2:10: 'stream' is not supported yet"),
         ("knowledge: {index: kb, filter: {a: b}}", "2:24: 'filter' is not supported yet"),
         ("knowledge: {index: kb, retriever: hybrid}", "2:35: retriever 'hybrid' is not supported yet"),
         ("models: {big: {openai: http://x/v1, model: m}}", "2:15: a model behind an endpoint is not supported yet"),
@@ -502,3 +500,29 @@ def test_a_refusal_shows_what_was_found_and_not_the_text(load: Load) -> None:
     )
     verdict = replace(Verdict.block(detail="Violent Crimes", categories=("S1", "S2")), stage="input", rail="x")
     assert policy.refusal(verdict, Turn("")) == "Violent Crimes S1, S2 input"
+
+
+def test_a_budget_and_a_stream_are_read(load: Load) -> None:
+    policy = load(
+        "budget: {wall: 20s, model_calls: 6, max_turns: 8, max_wait: 500ms}\n"
+        "generation: {ahead: true}\n"
+        "output: {stream: {hold_back: 12, max_delay: 1s}, rails: [{rail: length, max_chars: 9}]}\n"
+    )
+    assert policy.budget == Budget(20.0, 6, 8, 0.5)
+    assert policy.stream == Streaming(12, 1.0)
+    assert policy.generation.ahead
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("budget: {}", "2:9: a budget that bounds nothing; give at least one of: wall, model_calls, max_turns"),
+        ("budget: {wal: 2s}", "2:10: 'wal' is not a key of budget; did you mean 'wall'?"),
+        ("budget: {wall: 2}", "2:16: "),
+        ("budget: {model_calls: 0}", "2:23: "),
+        ("output: {stream: {hold_back: 0}, rails: [{rail: length, max_chars: 9}]}", "2:30: "),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(load: Load, text: str, expected: str) -> None:
+    (line,) = refused(load, text)
+    assert expected in line

@@ -17,7 +17,7 @@ from tests.fakes import ScriptedGenerator
 from trackbed.llm.types import Delta, Message, Prompt, SamplingParams
 from trackbed.rails import Models, Pipeline, PolicyError, Turn, load_policy
 from trackbed.rails.trace import trace_lines
-from trackbed.rails.types import Done, Event, Finding, RailConfig, Reply, Stage, Text, Then, Verdict
+from trackbed.rails.types import Done, Event, Finding, RailConfig, Replace, Reply, Stage, Text, Then, Verdict
 
 INSIDE = "postgres://admin:swordfish@10.0.0.7/orders"  # what an exception may tell, and no user may read
 HEAD = "policy: 1\nmodels: {chat: smollm2-135m-instruct}\n"
@@ -71,9 +71,13 @@ def pipeline(folder: Path, policy: str, *answers: str, chat: ScriptedGenerator |
 
 
 async def streamed(guarded: Pipeline, turn: Turn) -> tuple[str, list[Event]]:
-    """What a user saw, and all events."""
+    """What a user saw in the end, and all events."""
     events = [event async for event in guarded.stream(turn)]
-    return "".join(event.text for event in events if isinstance(event, Text)), events
+    shown = ""
+    for event in events:
+        if isinstance(event, Text | Replace):
+            shown = event.text if isinstance(event, Replace) else shown + event.text
+    return shown, events
 
 
 def refused(folder: Path, policy: str) -> str:
@@ -230,7 +234,9 @@ async def test_streaming_runs_the_same_rails_to_the_same_end(tmp_path: Path, rai
     whole = await pipeline(tmp_path, policy, answer).respond(Turn("hello"))
     shown, events = await streamed(pipeline(tmp_path, policy, answer), Turn("hello"))
     reply = done(events)
-    assert (shown, reply.text, reply.verdict) == (whole.text, whole.text, whole.verdict)
+    # A stream ends at the first block, so what stands behind that is not found.
+    ends = [(r.verdict.action, r.verdict.by, r.verdict.reason) for r in (reply, whole)]
+    assert (shown, reply.text, ends[0]) == (whole.text, whole.text, ends[1])
     assert judged(reply) == judged(whole)
     if rail in (RAILS["a block"], RAILS["a mask"]):
         assert ("forbidden" in shown) is False
@@ -244,8 +250,10 @@ async def test_streaming_runs_the_same_rails_to_the_same_end(tmp_path: Path, rai
 def test_of_a_match_longer_than_any_window_nothing_leaves(tmp_path: Path, before: int, inside: int, after: int) -> None:
     answer = "safe " * before + "begin " + "private " * inside + "end" + " tail" * after
     policy = r"output: [{rail: regex, patterns: ['\bbegin( private)* end\b']}]" + "\nrefuse: {default: 'No.'}"
-    shown, _ = asyncio.run(streamed(pipeline(tmp_path, policy, answer), Turn("hello")))
-    assert re.fullmatch(r"(safe )*No\.", shown)
+    shown, events = asyncio.run(streamed(pipeline(tmp_path, policy, answer), Turn("hello")))
+    pieces = "".join(event.text for event in events if isinstance(event, Text))
+    assert shown == "No."
+    assert re.fullmatch(r"(safe )*(No\.)?", pieces)
 
 
 # A failure and an objection can be told apart.

@@ -57,7 +57,7 @@ def test_what_the_loader_reads_fits(validator: Any, text: str) -> None:
         "input: [{max_chars: 3}]",
         "output: {}",
         "output: {rails: []}",
-        "output: {stream: {}, rails: [{rail: length, max_chars: 3}]}",
+        "output: {stream: {hold_back: 0}, rails: [{rail: length, max_chars: 3}]}",
         "dialog: {}",
         "knowledge: {passages: 3}",
         "knowledge:",
