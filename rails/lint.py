@@ -1,68 +1,83 @@
 """What a policy may say and hardly means: the things that a schema cannot see.
 
-A remark is no error; the policy runs as it stands.
+A remark is no error; the policy runs as it stands. Nothing is run and no model is loaded.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from trackbed.rails.constant import constant
+from trackbed.rails.cost import cost_remarks
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import STAGES, read_policy
-from trackbed.rails.policy import Policy
-from trackbed.rails.use import named_models
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something in a policy that may not be meant."""
-
-    message: str
-    place: Place
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+from trackbed.rails.policy import Policy, RailUse
+from trackbed.rails.remark import Remark
+from trackbed.rails.source import Node
+from trackbed.rails.stream import waits_for_the_end
+from trackbed.rails.unused import unused
 
 
 def lint(policy: Policy) -> list[Remark]:
     """What a reviewer would ask about, in the order of the file."""
-    found = [*_stages(policy), *_rails(policy), *_models(policy)]
-    if not policy.tests:
-        found.append(Remark("no tests; a 'tests' section shows what the policy does", Place(str(policy.file))))
-    return sorted(found, key=lambda remark: (remark.place.file != str(policy.file), remark.place.line))
-
-
-def _stages(policy: Policy) -> Iterator[Remark]:
-    """Stages whose texts nobody judges, or that are never reached."""
     root = read_policy(policy.file)
+    found = [*_stages(policy, root), *_rails(policy), *cost_remarks(policy, root), *unused(policy, root)]
+    if not policy.tests:
+        found.append(Remark("no tests; a 'tests' section shows what the policy does", _top(policy)))
+    return sorted(found, key=lambda r: (r.place.file != str(policy.file), r.place.line, r.place.column))
+
+
+def _stages(policy: Policy, root: Node) -> Iterator[Remark]:
+    """Stages whose texts nobody judges, or that are never reached."""
     for stage in STAGES:
-        place = root.keys[stage].key if stage in root.keys else Place(str(policy.file))
+        place = root.keys[stage].key if stage in root.keys else _top(policy)
         uses = policy.rails[stage]
         if stage == "retrieval" and policy.knowledge is None:
             if uses:
-                yield Remark("rails on retrieval never run: the policy names no 'knowledge'", place)
+                yield Remark(
+                    "rails on retrieval never run: the policy names no 'knowledge'; name it, or leave them out", place
+                )
         elif not uses:
-            yield Remark(f"nothing judges {stage}: no rail stands there", place)
+            yield Remark(f"nothing judges {stage}: no rail stands there; add one", place)
         elif all(use.mode == "observe" for use in uses):
-            yield Remark(f"nothing is enforced on {stage}: every rail there only observes", place)
+            yield Remark(f"nothing is enforced on {stage}: every rail there only observes; enforce one", place)
 
 
 def _rails(policy: Policy) -> Iterator[Remark]:
-    for uses in policy.rails.values():
-        for use in uses:
-            if use.mode == "enforce" and use.on_error == "allow":
-                yield Remark(f"rail {use.name!r} lets through what it cannot judge (on_error: allow)", use.place)
-            needy = use.rail == "grounding" and use.config.model_dump()["require_passages"]
-            if needy and use.mode == "enforce" and policy.knowledge is None:
-                yield Remark(f"rail {use.name!r} supports no answer: the policy names no 'knowledge'", use.place)
-            if use.mode == "observe" and use.then != "block":
-                yield Remark(f"rail {use.name!r} only observes, so 'then: {use.then}' does nothing", use.place)
+    for stage, uses in policy.rails.items():
+        for i, use in enumerate(uses):
+            told = [*_rail(policy, use), *_fires(policy, use, uses[:i])]
+            if stage == "output" and policy.stream and (why := waits_for_the_end(use, policy.stream)):
+                told.append(
+                    f"rail {use.name!r} makes a stream wait for the whole answer: {why}; change it, or 'stream'"
+                )
+            yield from (Remark(words, use.place) for words in told)
 
 
-def _models(policy: Policy) -> Iterator[Remark]:
-    """Models that are named and never asked."""
-    uses = [use for uses in policy.rails.values() for use in uses]
-    asked = {policy.generation.model, *(model for use in uses for _, model in named_models(use.config))}
-    written = read_policy(policy.file).at(["models"]).keys
-    for name, node in written.items():
-        if name in policy.models and name not in asked:
-            yield Remark(f"model {name!r} is named and never asked", node.key)
+def _rail(policy: Policy, use: RailUse) -> Iterator[str]:
+    """What a rail says of itself that may not be meant."""
+    if use.mode == "enforce" and use.on_error == "allow":
+        yield f"rail {use.name!r} lets through what it cannot judge (on_error: allow); 'block' is safe"
+    needy = use.rail == "grounding" and use.config.model_dump()["require_passages"]
+    if needy and use.mode == "enforce" and policy.knowledge is None:
+        yield f"rail {use.name!r} supports no answer: the policy names no 'knowledge'; name it, or leave the rail out"
+    if use.mode == "observe" and use.then != "block":
+        yield f"rail {use.name!r} only observes, so 'then: {use.then}' does nothing; leave one of them out"
+
+
+def _fires(policy: Policy, use: RailUse, before: Sequence[RailUse]) -> Iterator[str]:
+    """Why a rail can never change anything."""
+    if use.when is not None:
+        match constant(use.when, policy.vars):
+            case "never":
+                yield f"rail {use.name!r} never fires: no value makes its 'when' true; correct it, or leave it out"
+            case "always":
+                yield f"the 'when' of rail {use.name!r} is always true; correct it, or leave it out"
+    for other in before:
+        same = (other.rail_class, other.config) == (use.rail_class, use.config)
+        as_often = other.when is None or (use.when is not None and other.when.source == use.when.source)
+        if same and as_often and other.mode == "enforce" and other.on_error == "block":
+            yield f"rail {use.name!r} never fires: {other.name!r} before it finds the same; leave one of them out"
+            return
+
+
+def _top(policy: Policy) -> Place:
+    return Place(str(policy.file), 1, 1)

@@ -24,30 +24,42 @@ def register(app: typer.Typer) -> None:
 
 
 @commands.command()
-def check(file: PolicyFile, as_json: AsJson = False) -> None:
-    """Find every mistake of a policy, with its line and column, and what may not be meant.
+def check(
+    file: PolicyFile,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on what may not be meant, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find every mistake of a policy, with its line and column, what may not be meant, and what a turn costs at most.
 
-    Exit status: 0 it can be used; 2 it cannot.
+    Exit status: 0 it can be used; 1 with --strict, something may not be meant; 2 it cannot be used.
 
     Example: [bold]trackbed policy check my-policy.yaml[/]
     """
+    from trackbed.rails.cost import worst_case
     from trackbed.rails.lint import lint
     from trackbed.rails.policy import load_policy
 
     try:
-        remarks = lint(load_policy(file))
+        policy = load_policy(file)
+        remarks, cost = lint(policy), worst_case(policy)
     except PolicyError as error:
         if not as_json:
             raise
         mistakes = [_told(mistake.message, mistake.place) for mistake in (error, *error.others)]
         print_json({"ok": False, "errors": mistakes, "warnings": []})
         raise typer.Exit(2) from None
+    ok = not (strict and remarks)
     if as_json:
-        print_json({"ok": True, "errors": [], "warnings": [_told(r.message, r.place) for r in remarks]})
-        return
-    for remark in remarks:
-        say(f"{remark.place}: warning: {remark.message}", err)
-    say("OK")
+        warnings = [_told(remark.message, remark.place) for remark in remarks]
+        print_json({"ok": ok, "errors": [], "warnings": warnings, "worst_case": cost.as_json()})
+    else:
+        for remark in remarks:
+            say(f"{remark.place}: warning: {remark.message}", err)
+        if policy.budget.model_calls is None or policy.budget.wall is None:
+            say(f"note: {cost.words()}; 'budget: {{wall: 20s, model_calls: 6}}' bounds both", err)
+        if ok:
+            say("OK")
+    raise typer.Exit(0 if ok else 1)
 
 
 @commands.command()

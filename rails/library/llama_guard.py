@@ -48,6 +48,7 @@ class LlamaGuard:
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "output"})
     streams: ClassVar[Streams] = "prefix"
+    calls: ClassVar[int] = 2  # about one text: its score, and which hazards it has
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "regenerate"})
 
     class Config(RailConfig):

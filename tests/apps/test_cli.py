@@ -148,6 +148,26 @@ def test_a_policy_that_can_be_used_is_ok(tmp_path: Path) -> None:
     assert any("on_error: allow" in warning["message"] for warning in found["warnings"])
 
 
+def test_what_may_not_be_meant_fails_only_where_the_check_is_strict(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("policy: 1\ninput: [{rail: jailbreak, on_error: allow}]\n")
+    assert trackbed("policy", "check", "p.yaml").exit_code == 0
+    strict = trackbed("policy", "check", "p.yaml", "--strict")
+    assert (strict.exit_code, strict.stdout) == (1, "")
+    assert json.loads(trackbed("policy", "check", "p.yaml", "--strict", "--json").stdout)["ok"] is False
+    assert trackbed("policy", "check", "default", "--strict").exit_code == 0
+
+
+def test_what_a_turn_costs_at_most_is_told(tmp_path: Path) -> None:
+    found = json.loads(trackbed("policy", "check", "strict", "--json").stdout)["worst_case"]
+    assert found == {"model_calls": 5, "per_message": 2, "streamed": 0, "seconds": 60.0}
+    (tmp_path / "p.yaml").write_text("policy: 1\ninput: [{rail: jailbreak}]\n")
+    assert (
+        "a turn asks models 1 times at most, and its rails may take 0 s" in trackbed("policy", "check", "p.yaml").stderr
+    )
+    (tmp_path / "p.yaml").write_text("policy: 1\ninput: [{rail: jailbreak}]\nbudget: {wall: 9s, model_calls: 1}\n")
+    assert "note" not in trackbed("policy", "check", "p.yaml").stderr
+
+
 def test_a_policys_tests_decide_the_status(tmp_path: Path) -> None:
     assert trackbed("policy", "test", "default").exit_code == 0
     text = "policy: 1\ninput: [{rail: jailbreak}]\ntests: [{user: hello, expect: {action: block}}]"
