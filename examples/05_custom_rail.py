@@ -9,7 +9,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from trackbed.rails import Models, Pipeline, Turn, Verdict, load_policy
-from trackbed.rails.types import Finding, RailConfig, Stage, Then
+from trackbed.rails.config import RailConfig
+from trackbed.rails.types import Finding, Stage, Then
 
 
 class Competitors:

@@ -7,9 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trackbed.rails.config import RailConfig
     from trackbed.rails.errors import PolicyError, RailFailed, RailsError
     from trackbed.rails.pipeline import Pipeline
-    from trackbed.rails.policy import Policy, load_policy
+    from trackbed.rails.policy import Policy
     from trackbed.rails.types import Models, Reply, Turn, Verdict
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "Pipeline",
     "Policy",
     "PolicyError",
+    "RailConfig",
     "RailFailed",
     "RailsError",
     "Reply",
@@ -40,11 +44,23 @@ RAILS = {
 }
 
 LATER = {
+    "trackbed.rails.config": ("RailConfig",),
     "trackbed.rails.errors": ("PolicyError", "RailFailed", "RailsError"),
     "trackbed.rails.pipeline": ("Pipeline",),
-    "trackbed.rails.policy": ("Policy", "load_policy"),
+    "trackbed.rails.policy": ("Policy",),
     "trackbed.rails.types": ("Models", "Reply", "Turn", "Verdict"),
 }
+
+
+def load_policy(path_or_name: "str | Path") -> "Policy":
+    """The policy of a file, of a folder's `policy.yaml`, or of a shipped name such as `default`.
+
+    Raises PolicyError, with a line for each mistake that was found; `place` is the first one's.
+    """
+    # What reads YAML, schemas and templates is imported with the first policy.
+    from trackbed.rails.policy import load_policy
+
+    return load_policy(path_or_name)
 
 
 def __getattr__(name: str) -> object:

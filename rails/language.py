@@ -13,10 +13,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from trackbed.llm.types import Role
+from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import Place, PolicyError
 from trackbed.rails.source import Node
 from trackbed.rails.template import nearest
-from trackbed.rails.types import Action, RailConfig, Reason, Stage, Then
+from trackbed.rails.types import Action, Reason, Stage, Then
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 IMPORT_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"

@@ -12,11 +12,12 @@ from math import inf, nextafter
 from time import perf_counter
 from typing import Any
 
+from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import Place
 from trackbed.rails.policy import Policy, RailUse
 from trackbed.rails.scripted import Double
 from trackbed.rails.testing import run_test
-from trackbed.rails.types import Finding, RailConfig, Turn, Verdict
+from trackbed.rails.types import Finding, Turn, Verdict
 
 LIMIT = 60.0  # seconds for all changes of a policy
 

@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from trackbed.llm.types import Completion, Delta, Message
 from trackbed.rails.ahead import Ahead, Listener, tell
 from trackbed.rails.budget import METER, Admission, Meter, Metered
 from trackbed.rails.cite import cite, quote
 from trackbed.rails.errors import BudgetSpent
-from trackbed.rails.policy import Policy
 from trackbed.rails.prompt import render_prompt
 from trackbed.rails.sentences import sentences
 from trackbed.rails.stage import Opinion, Rewriter, StagedRail, cut, drop, mask, merge, run_stage
@@ -40,11 +40,14 @@ from trackbed.rails.types import (
 )
 from trackbed.retrieval.types import Passage, Retriever
 
+if TYPE_CHECKING:  # who holds a policy has loaded what reads one; this file need not
+    from trackbed.rails.policy import Policy
+
 
 class Pipeline:
     """A policy at work, over the models and the index that it names."""
 
-    def __init__(self, policy: Policy, models: Models, retriever: Retriever | None = None) -> None:
+    def __init__(self, policy: "Policy", models: Models, retriever: Retriever | None = None) -> None:
         self.policy = policy
         self.models = models
         self.generators = {name: Metered(generator) for name, generator in models.generators.items()}

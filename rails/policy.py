@@ -20,7 +20,7 @@ from trackbed.rails.extends import POLICIES, STAGES, entries, find_policy, read_
 from trackbed.rails.language import DefaultKeys, Failure, PolicyKeys, Problems, TestKeys, VariableKeys, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
-from trackbed.rails.types import Action, Reason, Stage, Turn, Verdict
+from trackbed.rails.types import Action, Reason, Stage, Streaming, Turn, Verdict
 from trackbed.rails.use import RailUse, Scope, imported, read_rails
 
 __all__ = [
@@ -82,14 +82,6 @@ class Generation:
     unknown: str  # the answer where retrieval finds nothing
     history: int = 6  # how many of the last messages the model sees
     ahead: bool = False  # searched and drafted while the input rails judge
-
-
-@dataclass(frozen=True, slots=True)
-class Streaming:
-    """How a streamed answer is held back until it is judged."""
-
-    hold_back: int = 24  # tokens
-    max_delay: float = 0.4  # seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,16 @@ This file knows the order of messages. It knows nothing of tokens: that what a u
 never become a special token is the tokenizer's promise.
 """
 
+from typing import TYPE_CHECKING
+
 from trackbed.llm.types import Message
-from trackbed.rails.policy import Policy
 from trackbed.rails.types import Turn
 
+if TYPE_CHECKING:
+    from trackbed.rails.policy import Policy
 
-def render_prompt(turn: Turn, policy: Policy) -> tuple[Message, ...]:
+
+def render_prompt(turn: Turn, policy: "Policy") -> tuple[Message, ...]:
     """The messages for the chat model: what the policy says as the system, the latest history, and the prompt.
 
     Passages stand in the last message, not in the system's: whoever wrote them does not speak for the policy.

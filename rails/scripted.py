@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackbed.llm.types import Completion, Delta, Prompt, RawPrompt, SamplingParams, Usage
+from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.language import Failure
-from trackbed.rails.types import Models, Rail, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Models, Rail, Stage, Then, Turn, Verdict
 from trackbed.retrieval.types import Passage
 
 FAILS_AFTER = 0.01  # seconds until a rail that is made to time out does

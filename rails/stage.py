@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from trackbed.llm.types import Message
 from trackbed.rails.budget import METER, Meter, metered
 from trackbed.rails.errors import BudgetSpent, RailFailed
-from trackbed.rails.policy import RailUse
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Rail, Reason, Span, Stage, Then, Trace, Turn, Verdict
+
+if TYPE_CHECKING:
+    from trackbed.rails.policy import RailUse
 
 # What takes the place of a text that a rail objected to; None when nothing can, and the text is blocked.
 Rewriter = Callable[[Turn, Verdict], str | None]
@@ -30,7 +33,7 @@ DROPPED = ""  # a passage rewritten to this is left out
 class StagedRail:
     """A rail, and the policy's words about it."""
 
-    use: RailUse
+    use: "RailUse"
     rail: Rail
     immediate: bool = field(init=False)  # its check never waits, so that it needs no task and no clock
 

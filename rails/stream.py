@@ -9,19 +9,21 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from trackbed.rails.cite import cited_beginning
-from trackbed.rails.policy import RailUse, Streaming
 from trackbed.rails.sentences import END
 from trackbed.rails.stage import Look, Opinion, StagedRail, cut, groups, judge, mask, waits
 from trackbed.rails.trace import digest
-from trackbed.rails.types import Citation, Event, Finding, Streams, Text, Turn, Verdict
+from trackbed.rails.types import Citation, Event, Finding, Streaming, Streams, Text, Turn, Verdict
+
+if TYPE_CHECKING:
+    from trackbed.rails.policy import RailUse
 
 Emit = Callable[[Event], None]
 
 
-def streams(use: RailUse) -> Streams:
+def streams(use: "RailUse") -> Streams:
     """How a rail judges a text that is still being written: its Config says it, else its class.
 
     What says nothing, or nonsense, needs the whole.
@@ -33,7 +35,7 @@ def streams(use: RailUse) -> Streams:
     return how
 
 
-def waits_for_the_end(use: RailUse, streaming: Streaming | None) -> str:
+def waits_for_the_end(use: "RailUse", streaming: Streaming | None) -> str:
     """Why a stream shows nothing before this rail has judged the whole draft; empty when it need not wait."""
     how = streams(use)
     if use.mode == "observe":

@@ -6,9 +6,7 @@ Nothing here runs a rail, reads a policy or asks a model.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal, Protocol
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar, Literal, Protocol
 
 from trackbed.llm.types import Generator, Message, Usage
 from trackbed.retrieval.types import Embedder, Passage
@@ -266,6 +264,14 @@ Event = Progress | Text | Replace | Blocked | Citation | Done
 
 
 @dataclass(frozen=True, slots=True)
+class Streaming:
+    """How a streamed answer is held back until it is judged."""
+
+    hold_back: int = 24  # tokens
+    max_delay: float = 0.4  # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Models:
     """The models that a policy names, opened: what a rail may ask. Built by the application."""
 
@@ -275,23 +281,10 @@ class Models:
     embedder: Embedder | None = None
 
 
-class ModelReference:
-    """Marks a config field that names one of the policy's `models:`, so that loading can check the name."""
-
-
-ModelName = Annotated[str, ModelReference()]
-
-
-class RailConfig(BaseModel):
-    """What a policy may say of one kind of rail, beside the keys that every rail has. Unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Rail(Protocol):
     """One check. It judges `turn.text`; it does not generate, log, time or retry."""
 
-    Config: ClassVar[type[RailConfig]]
+    Config: ClassVar[type[Any]]  # a RailConfig; Any, since only who reads policies needs Pydantic
     stages: ClassVar[frozenset[Stage]]  # where it makes sense
     actions: ClassVar[frozenset[Then]]  # what `then:` may say of it
     # A rail may also say how it judges a text that is still being written; without it, the whole text is waited for:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from trackbed.rails.config import ModelReference, RailConfig
 from trackbed.rails.errors import Place, PolicyError, UnknownRail
 from trackbed.rails.extends import entries
 from trackbed.rails.language import IMPORT_PATH, MAX_RAILS, DefaultKeys, OnError, Problems, RailKeys, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import Condition, Shape, compile_condition, nearest
-from trackbed.rails.types import ModelReference, Rail, RailConfig, Stage, Then, Turn
+from trackbed.rails.types import Rail, Stage, Then, Turn
 
 # What can be done to a draft cannot be done to a question.
 ONLY_IN: Mapping[Then, Stage] = {"drop": "retrieval", "regenerate": "output", "quote": "output"}

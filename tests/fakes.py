@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackbed.llm.types import Completion, Delta, Prompt, RawPrompt, SamplingParams, Usage
+from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import Place
 from trackbed.rails.policy import RailUse
 from trackbed.rails.stage import StagedRail
 from trackbed.rails.template import Shape, compile_condition
-from trackbed.rails.types import Rail, RailConfig, Stage, Then
+from trackbed.rails.types import Rail, Stage, Then
 from trackbed.retrieval.types import Passage
 
 

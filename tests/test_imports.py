@@ -82,13 +82,23 @@ def test_importing_a_folder_loads_nothing_heavy(module: str) -> None:
     assert loaded(module) & HEAVY == set()
 
 
+def test_who_runs_a_pipeline_waits_for_nothing_that_only_reads_policies() -> None:
+    unread = {"numpy", "huggingface_hub", "httpx", "pydantic", "jinja2", "yaml", "re2", "phonenumbers"} | HEAVY
+    assert loaded("trackbed.rails; from trackbed.rails import Pipeline, Turn, load_policy") & unread == set()
+
+
+def test_reading_a_policy_loads_nothing_that_runs_a_model() -> None:
+    reads = "trackbed.rails; trackbed.rails.load_policy('strict')"
+    assert loaded(reads) & ({"numpy", "huggingface_hub", "httpx"} | HEAVY) == set()
+
+
 def test_importing_an_adapter_loads_its_framework_alone() -> None:
     assert loaded("trackbed.apps.adapters.langchain") & HEAVY == {"langchain_core"}
     assert loaded("trackbed.apps.adapters.llamaindex") & HEAVY == {"llama_index"}
 
 
 def loaded(module: str) -> set[str]:
-    """The modules that are there when this one has been imported."""
+    """The modules that are there when this one has been imported, and what follows it was run."""
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.config import RailConfig
+from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
 
 class Words:

@@ -10,9 +10,10 @@ from typing import ClassVar, NamedTuple
 from pydantic import Field
 
 from trackbed.rails.cite import MARK
+from trackbed.rails.config import RailConfig
 from trackbed.rails.sentences import Sentence, sentences
 from trackbed.rails.support import coverage, support
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Streams, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
 # A draft that says it does not know claims nothing.
 ABSTAINS = re.compile(

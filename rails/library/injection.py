@@ -10,10 +10,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from trackbed.rails.config import RailConfig
 from trackbed.rails.library.attacks import DOCUMENT, Match, attacks, probability, windows
 from trackbed.rails.library.spans import disjoint
 from trackbed.rails.sentences import sentences
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
 WINDOW = 1000  # characters: about a passage
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from trackbed.rails.config import RailConfig
 from trackbed.rails.library.attacks import USER, attacks, probability
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
 
 class Jailbreak:

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from trackbed.rails.types import Models, RailConfig, Stage, Streams, Then, Turn, Verdict
+from trackbed.rails.config import RailConfig
+from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 
 
 class Length:

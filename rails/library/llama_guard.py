@@ -20,9 +20,10 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from trackbed.llm.errors import PromptTooLong
 from trackbed.llm.types import Message, Part, RawPrompt, SamplingParams
+from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.template import nearest
-from trackbed.rails.types import ModelName, Models, RailConfig, Stage, Streams, Then, Turn, Verdict
+from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 
 TAXONOMIES = Path(__file__).parents[2] / "policies" / "taxonomies"
 HEADER = "<|start_header_id|>{}<|end_header_id|>"

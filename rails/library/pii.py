@@ -14,9 +14,10 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import Field, field_validator
 from stdnum import iban, luhn, numdb
 
+from trackbed.rails.config import RailConfig
 from trackbed.rails.library.phones import NEAR, find_phones
 from trackbed.rails.library.spans import fold
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Streams, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
 Entity = Literal["EMAIL_ADDRESS", "IBAN_CODE", "CREDIT_CARD", "IP_ADDRESS", "US_SSN", "PHONE_NUMBER"]
 

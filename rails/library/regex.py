@@ -11,10 +11,11 @@ from typing import Annotated, Any, ClassVar
 import re2
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
+from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.library.partial import Beginnings
 from trackbed.rails.library.spans import disjoint
-from trackbed.rails.types import Finding, Models, RailConfig, Stage, Streams, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
 # Told apart before they are read, so that a mistake in a mapping is not reported as a list's.
 Patterns = Annotated[

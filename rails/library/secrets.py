@@ -16,9 +16,10 @@ from typing import ClassVar
 import re2
 from pydantic import Field
 
+from trackbed.rails.config import RailConfig
 from trackbed.rails.library.partial import Beginnings
 from trackbed.rails.library.spans import disjoint, fold
-from trackbed.rails.types import Models, RailConfig, Stage, Streams, Then, Turn, Verdict
+from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 
 
 class Secrets:

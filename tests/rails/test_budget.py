@@ -11,10 +11,11 @@ import pytest
 from tests.fakes import ListRetriever, ScriptedGenerator
 from trackbed.llm.types import Completion, Message, Prompt, SamplingParams
 from trackbed.rails.budget import Admission, Budget
+from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import TooBusy
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import load_policy
-from trackbed.rails.types import ModelName, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Models, Stage, Then, Turn, Verdict
 from trackbed.retrieval.types import Passage
 
 MODELS = "models: {chat: smollm2-135m-instruct}\n"

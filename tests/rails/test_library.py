@@ -7,7 +7,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from trackbed.rails import RAILS
-from trackbed.rails.types import Models, Rail, RailConfig, Stage, Then, Turn
+from trackbed.rails.config import RailConfig
+from trackbed.rails.types import Models, Rail, Stage, Then, Turn
 
 EVERY_RAIL = pytest.mark.parametrize("name", RAILS)
 

@@ -10,9 +10,10 @@ import pytest
 
 from trackbed.llm.types import Message
 from trackbed.rails.budget import Budget
+from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import PolicyError, UnknownRail
 from trackbed.rails.policy import Policy, Streaming, load_policy
-from trackbed.rails.types import ModelName, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Models, Stage, Then, Turn, Verdict
 
 Load = Callable[..., Policy]
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tests.fakes import ScriptedGenerator
 from trackbed.llm.types import Delta, Message, Prompt, SamplingParams
 from trackbed.rails import Models, Pipeline, PolicyError, Turn, load_policy
+from trackbed.rails.config import RailConfig
 from trackbed.rails.trace import trace_lines
-from trackbed.rails.types import Done, Event, Finding, RailConfig, Replace, Reply, Stage, Text, Then, Verdict
+from trackbed.rails.types import Done, Event, Finding, Replace, Reply, Stage, Text, Then, Verdict
 
 INSIDE = "postgres://admin:swordfish@10.0.0.7/orders"  # what an exception may tell, and no user may read
 HEAD = "policy: 1\nmodels: {chat: smollm2-135m-instruct}\n"

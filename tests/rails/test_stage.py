@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tests.fakes import ScriptedGenerator, staged
 from trackbed.llm.types import Message, SamplingParams
 from trackbed.rails.budget import METER, Meter, Metered
+from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.stage import StagedRail, drop, mask, run_stage, waits
-from trackbed.rails.types import Finding, RailConfig, Stage, Then, Trace, Turn, Verdict
+from trackbed.rails.types import Finding, Stage, Then, Trace, Turn, Verdict
 from trackbed.retrieval.types import Passage
 
 REWRITERS = {"mask": mask, "drop": drop}

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import ListRetriever, PiecewiseGenerator, ScriptedGenerator
+from trackbed.rails.config import RailConfig
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import load_policy
 from trackbed.rails.types import (
@@ -21,7 +22,6 @@ from trackbed.rails.types import (
     Event,
     Models,
     Progress,
-    RailConfig,
     Replace,
     Reply,
     Stage,

@@ -8,10 +8,11 @@ from typing import ClassVar
 import pytest
 
 from trackbed.llm.types import Part, RawPrompt, SamplingParams
+from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.testing import Report, run_tests
-from trackbed.rails.types import Finding, ModelName, Models, RailConfig, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
 Load = Callable[[str], Policy]
 
