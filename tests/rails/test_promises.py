@@ -18,7 +18,7 @@ from trackbed.llm.types import Delta, Message, Prompt, SamplingParams
 from trackbed.rails import Models, Pipeline, PolicyError, Turn, load_policy
 from trackbed.rails.config import RailConfig
 from trackbed.rails.trace import trace_lines
-from trackbed.rails.types import Done, Event, Finding, Replace, Reply, Stage, Text, Then, Verdict
+from trackbed.rails.types import Blocked, Done, Event, Finding, Replace, Reply, Stage, Streams, Text, Then, Verdict
 
 INSIDE = "postgres://admin:swordfish@10.0.0.7/orders"  # what an exception may tell, and no user may read
 HEAD = "policy: 1\nmodels: {chat: smollm2-135m-instruct}\n"
@@ -60,9 +60,11 @@ ENDING: set[Any] = set()  # tasks that a test has asked to end
 class Forbids(Custom):
     """Objects to one word, wherever it stands."""
 
+    streams: ClassVar[Streams] = "prefix"
+
     async def check(self, turn: Turn) -> Verdict:
-        at = turn.text.find("forbidden")
-        return Verdict.block(findings=(Finding("WORD", at, at + 9),)) if at >= 0 else Verdict.allow()
+        found = tuple(Finding("WORD", *match.span()) for match in re.finditer("forbidden", turn.text))
+        return Verdict.block(findings=found) if found else Verdict.allow()
 
 
 def pipeline(folder: Path, policy: str, *answers: str, chat: ScriptedGenerator | None = None) -> Pipeline:
@@ -72,13 +74,18 @@ def pipeline(folder: Path, policy: str, *answers: str, chat: ScriptedGenerator |
 
 
 async def streamed(guarded: Pipeline, turn: Turn) -> tuple[str, list[Event]]:
-    """What a user saw in the end, and all events."""
+    """All that a user saw, though it was replaced later, and all events."""
     events = [event async for event in guarded.stream(turn)]
+    return "".join(event.text for event in events if isinstance(event, Text | Replace)), events
+
+
+def left(events: list[Event]) -> str:
+    """What the user sees when the stream is over."""
     shown = ""
     for event in events:
         if isinstance(event, Text | Replace):
             shown = event.text if isinstance(event, Replace) else shown + event.text
-    return shown, events
+    return shown
 
 
 def refused(folder: Path, policy: str) -> str:
@@ -224,37 +231,43 @@ RAILS = {
     "a failure": f"{{rail: '{__name__}:Raises'}}",
     "a failure that may pass": f"{{rail: '{__name__}:Raises', on_error: allow}}",
 }
+ENFORCED = [rail for name, rail in RAILS.items() if "block" in name or "mask" in name]
 
 
+@pytest.mark.parametrize("stream", ["", "  stream: {hold_back: 2}\n"], ids=["as it comes", "held back"])
 @pytest.mark.parametrize("rail", RAILS.values(), ids=RAILS)
 @pytest.mark.parametrize(
     "answer", ["all is well", "this is forbidden here", "forbidden", "forbidden forbidden at last"]
 )
-async def test_streaming_runs_the_same_rails_to_the_same_end(tmp_path: Path, rail: str, answer: str) -> None:
-    policy = f"output:\n  - {rail}\n  - {{rail: length, max_chars: 99}}\nrefuse: {{default: 'No.'}}"
+async def test_streaming_runs_the_same_rails_to_the_same_end(
+    tmp_path: Path, stream: str, rail: str, answer: str
+) -> None:
+    policy = f"output:\n{stream}  rails:\n  - {rail}\n  - {{rail: length, max_chars: 99}}\nrefuse: {{default: 'No.'}}"
     whole = await pipeline(tmp_path, policy, answer).respond(Turn("hello"))
     shown, events = await streamed(pipeline(tmp_path, policy, answer), Turn("hello"))
     reply = done(events)
-    # A stream ends at the first block, so what stands behind that is not found.
-    ends = [(r.verdict.action, r.verdict.by, r.verdict.reason) for r in (reply, whole)]
-    assert (shown, reply.text, ends[0]) == (whole.text, whole.text, ends[1])
+    # A stream ends at the first block, so what stands behind that is not found: only how the turn ends is compared.
+    assert (left(events), reply.text, verdict(reply)) == (whole.text, whole.text, verdict(whole))
     assert judged(reply) == judged(whole)
-    if rail in (RAILS["a block"], RAILS["a mask"]):
-        assert ("forbidden" in shown) is False
+    if rail in ENFORCED:
+        assert "forbidden" not in shown
 
 
 # No match is too long to be seen.
 
 
+@pytest.mark.parametrize("stream", ["", "stream: {hold_back: 4}, "], ids=["as it comes", "held back"])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=st.integers(0, 60), inside=st.integers(0, 600), after=st.integers(0, 60))
-def test_of_a_match_longer_than_any_window_nothing_leaves(tmp_path: Path, before: int, inside: int, after: int) -> None:
+def test_of_a_match_longer_than_any_window_nothing_leaves(
+    tmp_path: Path, stream: str, before: int, inside: int, after: int
+) -> None:
     answer = "safe " * before + "begin " + "private " * inside + "end" + " tail" * after
-    policy = r"output: [{rail: regex, patterns: ['\bbegin( private)* end\b']}]" + "\nrefuse: {default: 'No.'}"
+    rail = r"{rail: regex, patterns: ['\bbegin( private)* end\b']}"
+    policy = f"output: {{{stream}rails: [{rail}]}}\nrefuse: {{default: 'No.'}}"
     shown, events = asyncio.run(streamed(pipeline(tmp_path, policy, answer), Turn("hello")))
-    pieces = "".join(event.text for event in events if isinstance(event, Text))
-    assert shown == "No."
-    assert re.fullmatch(r"(safe )*(No\.)?", pieces)
+    assert re.fullmatch(r"(safe )*(safe)?No\.", shown)
+    assert left(events) == "No."
 
 
 # A failure and an objection can be told apart.
@@ -281,7 +294,8 @@ async def test_a_refusal_in_a_stream_is_the_policys_words_and_nothing_else(tmp_p
     guarded = pipeline(tmp_path, f"output: [{rail}]\nrefuse: {{default: 'No.'}}", "a secret")
     shown, events = await streamed(guarded, Turn("hello"))
     assert [word for word in WORDS_OF_FAILURE if word in shown] == []
-    assert (done(events).text, done(events).verdict.action) == ("No.", "block")
+    assert (left(events), done(events).text, done(events).verdict.action) == ("No.", "No.", "block")
+    assert [event.verdict.reason for event in events if isinstance(event, Blocked)] == [done(events).verdict.reason]
 
 
 def done(events: list[Event]) -> Reply:
@@ -289,6 +303,11 @@ def done(events: list[Event]) -> Reply:
     last = events[-1]
     assert isinstance(last, Done)
     return last.reply
+
+
+def verdict(reply: Reply) -> tuple[str, str, str | None]:
+    """What the turn came to."""
+    return reply.verdict.action, reply.verdict.by, reply.verdict.reason
 
 
 def judged(reply: Reply) -> list[tuple[str, str, str, str]]:
