@@ -95,7 +95,7 @@ async def _noticed(policy: Policy, mutant: Mutant, until: float) -> bool:
         for test in policy.tests:
             if perf_counter() > until:
                 raise TimeoutError
-            if not (await run_test(changed, test)).passed:
+            if not (await run_test(changed, test, streamed=False)).passed:
                 return True
     return False
 

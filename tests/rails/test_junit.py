@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trackbed.llm.types import Message
+from trackbed.rails.compare import Difference
 from trackbed.rails.errors import Place
 from trackbed.rails.junit import junit_xml
 from trackbed.rails.policy import Expectation, PolicyTest, load_policy
-from trackbed.rails.testing import Difference, Outcome, Report, run_tests
+from trackbed.rails.testing import Outcome, Report, run_tests
 
 POLICY = """policy: 1
 name: acme

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import pytest
 
-from trackbed.llm.types import Part, RawPrompt, SamplingParams
+from trackbed.llm.types import Message, Part, RawPrompt, SamplingParams
 from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.policy import Policy, load_policy
+from trackbed.rails.scripted import Scripted
 from trackbed.rails.testing import Report, run_tests
-from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
+from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
 Load = Callable[[str], Policy]
 
@@ -54,6 +55,24 @@ class Guard:
         if safe == unsafe:
             raise RailFailed(f"answered {answer.text!r}")
         return Verdict.block(detail=answer.text) if unsafe > safe else Verdict.allow()
+
+
+class Hasty(Words):
+    """Says of a text that is still being written that all of it is settled."""
+
+    streams: ClassVar[Streams] = "spans"
+
+    def held(self, turn: Turn) -> int:
+        return len(turn.text)
+
+
+class Fussy(Words):
+    """Objects to every beginning of a text that it would let pass when it is whole."""
+
+    streams: ClassVar[Streams] = "prefix"
+
+    async def check(self, turn: Turn) -> Verdict:
+        return Verdict.allow() if turn.text.endswith(".") else Verdict.block()
 
 
 POLICY = f"""policy: 1
@@ -141,6 +160,42 @@ async def test_a_test_that_is_wrong_says_what_was_found(load: Load, test: str, k
     assert difference.key == key
     assert key == "error" or difference.found == found
     assert not report.passed
+
+
+@pytest.mark.parametrize(
+    ("rail", "test", "found"),
+    [
+        ("Hasty", "{user: a, model: {chat: the secret}, expect: {leaked: [secr]}}", ["shows 'the secr'"]),
+        ("Words", "{user: a, model: {chat: the secret}, expect: {leaked: [secr]}}", []),
+        (
+            "Fussy",
+            "{user: a, model: {chat: All is well.}, expect: {text: All is well.}}",
+            ["shows 'no'", "text 'no'", "action 'block'", "by 'output/leak'", "reason 'policy'"],
+        ),
+        ("Words", "{user: a, model: {chat: All is well.}, expect: {text: All is well.}}", []),
+    ],
+)
+async def test_a_stream_that_comes_to_something_else_fails_the_test(
+    tmp_path: Path, rail: str, test: str, found: list[str]
+) -> None:
+    then = "block" if rail == "Fussy" else "mask"
+    (tmp_path / "p.yaml").write_text(
+        f"policy: 1\noutput: [{{rail: '{__name__}:{rail}', id: leak, words: [secret], then: {then}}}]\n"
+        f"refuse: {{default: no}}\ntests: [{test}]\n"
+    )
+    (outcome,) = (await run_tests(load_policy(tmp_path / "p.yaml"))).outcomes
+    assert [difference.key for difference in outcome.differences] == ["streamed"] * len(found)
+    assert [difference.found for difference in outcome.differences] == found
+
+
+async def test_a_scripted_judge_says_of_a_beginning_what_it_says_of_the_whole() -> None:
+    async def answers(model: Scripted, *asked: str) -> list[str]:
+        return [(await model.generate([Message("user", text)], SamplingParams())).text for text in asked]
+
+    first = Scripted(["safe", "unsafe"], "")
+    assert await answers(first, "question", "the draft is long") == ["safe", "unsafe"]
+    again = Scripted([], "", before=first)
+    assert await answers(again, "the dra", "question", "the draft is long") == ["unsafe", "safe", "unsafe"]
 
 
 async def test_a_report_names_the_rails_that_objected_in_no_test(load: Load) -> None:
