@@ -87,6 +87,10 @@ class Ours:
         """A policy at work on that model."""
         return Pipeline(load_policy(self.policy(name, **keys)), Models({"chat": model}, Hashed()))
 
+    def smallest(self) -> Path:
+        """A policy with one rail."""
+        return self.policy("smallest", input=[{"rail": "regex", "patterns": ["secret"]}])
+
     @property
     def plain(self) -> list[dict[str, Any]]:  # Any: JSON values
         """Regular expressions and two rails in Python."""
