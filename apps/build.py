@@ -47,6 +47,9 @@ def build(settings: Settings, policy: Policy, progress: Progress | None = None) 
     with ExitStack() as stack:
         # A missing index is found at once, a model is seconds of loading.
         retriever = _open_retriever(settings, policy, embedder, report)
+        if policy.dialog and policy.dialog.intents:
+            report(f"loading {settings.embedder}", 0, 0)
+            embedder.embed([""])
         engines = _open_engines(settings, policy, {policy.generation.model, *_asked(policy)}, report, stack)
         yield Pipeline(policy, Models(engines, embedder), retriever)
 
@@ -60,7 +63,7 @@ def build_judge(
     Raises LLMError where a model cannot be opened.
     """
     report = progress or (lambda step, done, total: None)
-    judging = replace(policy, rails={stage: policy.rails[stage] for stage in stages})
+    judging = replace(policy, rails={stage: policy.rails[stage] for stage in stages}, dialog=None)
     with ExitStack() as stack:
         engines = _open_engines(settings, policy, _asked(judging), report, stack)
         yield Pipeline(judging, Models(engines, open_embedder(settings)))
@@ -141,8 +144,9 @@ def _digest_of_pages(embedder: Embedder) -> str:
 
 
 def _asked(policy: Policy) -> set[str]:
-    """The models that the policy's rails ask, by the policy's names."""
-    return {model for uses in policy.rails.values() for use in uses for _, model in named_models(use.config)}
+    """The models that the policy's rails and its dialog ask, by the policy's names."""
+    asked = {model for uses in policy.rails.values() for use in uses for _, model in named_models(use.config)}
+    return asked | ({policy.dialog.model} if policy.dialog and policy.dialog.model else set())
 
 
 def _open_engines(

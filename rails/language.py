@@ -24,6 +24,9 @@ IMPORT_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 LIMIT = 20  # mistakes told at once
 MAX_RAILS = 100  # in a stage
 MAX_SAID = 1_000_000  # characters of a test's last text, with its repetitions
+MAX_INTENTS = 100
+MAX_EXAMPLES = 200  # of an intent
+MAX_STEPS = 200  # of a flow
 SUBJECTS = ("Input", "String", "List", "Tuple", "Frozenset", "Dictionary")  # what pydantic's messages begin with
 FUTURE_RETRIEVERS = ("bm25", "hybrid", "postgres")
 
@@ -79,6 +82,8 @@ Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str
 Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 # What each rail may say is its own schema's business.
 Rails = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_RAILS)]
+Steps = Annotated[list[Any], Field(min_length=1, max_length=MAX_STEPS)]  # each step has its own schema too
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
 OnError = Literal["block", "allow"]
 Failure = Literal["timeout", "error", "nonsense"]
 
@@ -254,6 +259,55 @@ class ExpectKeys(Keys):
         return self
 
 
+class IntentKeys(Keys):
+    """Something that users come for, and how they say it."""
+
+    called: ClassVar[str] = "an intent"
+    examples: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(min_length=1, max_length=MAX_EXAMPLES)
+    """Messages that mean it; others are compared with these."""
+
+
+class ClassifyKeys(Keys):
+    """How it is found out which intent a message has."""
+
+    called: ClassVar[str] = "classify"
+    threshold: float = Field(0.6, gt=0, le=1)
+    """How similar a message must be to an example, as a cosine."""
+    model: str = "none"
+    """The model, by its name under `models`, that is asked below the threshold; `none` asks none."""
+
+
+class FlowKeys(Keys):
+    """A scripted exchange."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["intent"]}, {"required": ["id"]}]})
+    called: ClassVar[str] = "a flow"
+    intent: Name | None = None
+    """The intent that begins it; it is the flow's name too."""
+    id: Name | None = None
+    """The name of a flow that only another flow's `goto` begins."""
+    do: Steps
+    """The steps, from top to bottom."""
+
+    @model_validator(mode="after")
+    def _named(self) -> "FlowKeys":
+        if (self.intent is None) == (self.id is None):
+            raise ValueError("a flow has either 'intent' or 'id'")
+        return self
+
+
+class DialogKeys(Keys):
+    """The scripted part of a conversation."""
+
+    called: ClassVar[str] = "dialog"
+    intents: dict[Name, IntentKeys] = Field({}, max_length=MAX_INTENTS)
+    """What users come for, by name."""
+    classify: ClassifyKeys = ClassifyKeys()
+    """How the intent of a message is found out."""
+    flows: list[FlowKeys] = Field(min_length=1, max_length=MAX_INTENTS)
+    """What is said and done."""
+
+
 class TestKeys(Keys):
     """A conversation, what the models are made to answer, and what must come of it."""
 
@@ -292,7 +346,7 @@ class PolicyKeys(Keys):
     """A policy: what may be asked, what an answer rests on, and what may be answered."""
 
     called: ClassVar[str] = "a policy"
-    unbuilt: ClassVar[tuple[str, ...]] = ("dialog", "tools")
+    unbuilt: ClassVar[tuple[str, ...]] = ("tools",)
     policy: Literal[1]
     """The version of this language."""
     name: str | None = Field(None, min_length=1, max_length=100)
@@ -313,6 +367,8 @@ class PolicyKeys(Keys):
     """How an answer is drafted."""
     input: Rails = []
     """The rails that judge what the user says, from top to bottom."""
+    dialog: DialogKeys | None = None
+    """The scripted part of a conversation."""
     retrieval: Rails = []
     """The rails that judge each passage found."""
     output: Annotated[OutputKeys | None, BeforeValidator(_rails_in_list)] = None
@@ -389,7 +445,8 @@ def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: st
             name = str(last)
             if name in getattr(owner, "unbuilt", ()):
                 return PolicyError(f"{name!r} is not supported yet", found.key)
-            known = [*owner.model_fields, *(RailKeys.model_fields if issubclass(owner, RailConfig) else ())]
+            fields = [info.alias or name for name, info in owner.model_fields.items()]
+            known = [*fields, *(RailKeys.model_fields if issubclass(owner, RailConfig) else ())]
             called = called if owner is model else getattr(owner, "called", key.rpartition(".")[0])
             return PolicyError(f"{name!r} is not a key of {called}{nearest(name, known)}", found.key)
         case "missing":

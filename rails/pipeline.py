@@ -5,9 +5,10 @@ from, or how text is made.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from trackbed.rails.types import (
     Progress,
     Replace,
     Reply,
+    Scripted,
     Span,
     Stage,
     Text,
@@ -42,6 +44,9 @@ from trackbed.retrieval.types import Passage, Retriever
 
 if TYPE_CHECKING:  # who holds a policy has loaded what reads one; this file need not
     from trackbed.rails.policy import Policy
+
+
+Script = Callable[[Turn, Trace], Awaitable[Scripted]]
 
 
 class Pipeline:
@@ -58,6 +63,14 @@ class Pipeline:
             )
             for stage, uses in policy.rails.items()
         }
+        self.script: Script | None = None
+        if policy.dialog:
+            # Imported here, since it needs what reads policies, which has been loaded with this one.
+            from trackbed.rails.flows import run_flow
+            from trackbed.rails.intents import Intents
+
+            intents = Intents(policy.dialog, replace(models, generators=self.generators))
+            self.script = partial(run_flow, policy.dialog, intents, _unjudged)
         self.rewriters: Mapping[Then, Rewriter] = {"mask": mask, "drop": drop, "quote": self._quote}
         self.admission = Admission(policy.budget)
         # Whether a stream shows nothing before the draft is written and judged.
@@ -86,10 +99,17 @@ class Pipeline:
     async def _answer(self, turn: Turn, trace: Trace, listen: Listener | None) -> Reply:
         """One turn, from top to bottom. This is the whole of it; each paragraph is one step."""
         tell(listen, Progress("input"))
-        async with Ahead(self._prepare, turn, listen, wanted=self.policy.generation.ahead) as ahead:
+        wanted = self.policy.generation.ahead and not self.script  # a flow may ask no model
+        async with Ahead(self._prepare, turn, listen, wanted=wanted) as ahead:
             turn, asked = await self._run("input", turn, trace)
             if asked.action == "block":
                 return self._refuse(turn, asked, trace)
+            scripted = await self._scripted(turn, trace, listen)
+            turn = scripted.turn
+            if scripted.then == "refuse":
+                return self._refuse(turn, scripted.verdict, trace)
+            if scripted.then == "reply":
+                return self._reply(turn, "", asked, trace)
             turn, found = await ahead.prepared(turn, trace)
         if found.action == "block":
             return self._refuse(turn, found, trace)
@@ -180,6 +200,15 @@ class Pipeline:
     async def _run(self, stage: Stage, turn: Turn, trace: Trace) -> tuple[Turn, Verdict]:
         return await run_stage(stage, self.rails.get(stage, ()), turn, trace, self.rewriters)
 
+    async def _scripted(self, turn: Turn, trace: Trace, listen: Listener | None) -> Scripted:
+        """What the policy's dialog makes of the turn; without one, a model is to answer."""
+        if self.script is None:
+            return Scripted(turn, "answer")
+        scripted = await self.script(turn, trace)
+        if scripted.then == "answer" and scripted.turn.said:
+            tell(listen, Text(f"{scripted.turn.said}\n\n"))
+        return scripted
+
     async def _search(self, turn: Turn, trace: Trace) -> Turn:
         """The turn with the passages that bear on its question, none below the policy's minimum score."""
         if self.retriever is None or self.policy.knowledge is None:
@@ -249,6 +278,7 @@ class Pipeline:
             text, citations = cite(text, turn.passages)
             notes = {"citations": len(citations)}
             trace.add(Span("output", "cite", 1000 * (perf_counter() - started), notes=notes))
+        text = "\n\n".join(filter(None, [turn.said, text]))
         messages = (*turn.history, Message("user", turn.question), Message("assistant", text))
         return Reply(text, citations, trace, verdict, messages, turn.remembers(messages))
 
@@ -268,7 +298,12 @@ def _whole(completion: Completion) -> str:
     return completion.text[: said[-2].end]
 
 
+async def _unjudged(turn: Turn, text: str) -> tuple[str, Verdict]:
+    """What an action returned, where no rails for such results are built yet."""
+    return text, Verdict.allow()
+
+
 def _untrusted(turn: Turn) -> Turn:
     """The turn without the system messages that its caller claims: they are texts like any other."""
     roles = [Message("user", m.content) if m.role == "system" else m for m in turn.history]
-    return replace(turn, history=tuple(roles), draft=None)
+    return replace(turn, history=tuple(roles), draft=None, said="", step="")

@@ -8,13 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import re2
 from jinja2 import TemplateError
 
 from trackbed.llm.types import Message, SamplingParams
 from trackbed.rails.budget import Budget
+from trackbed.rails.dialog import Dialog, read_dialog, saved_names
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import POLICIES, STAGES, entries, find_policy, read_policy, written_id
 from trackbed.rails.language import DefaultKeys, Failure, PolicyKeys, Problems, TestKeys, VariableKeys, read_keys
@@ -22,6 +23,7 @@ from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
 from trackbed.rails.types import Action, Reason, Stage, Streaming, Turn, Verdict
 from trackbed.rails.use import RailUse, Scope, imported, read_rails
+from trackbed.rails.variable import Variable
 
 __all__ = [
     "Expectation",
@@ -41,24 +43,6 @@ VERDICT = ("action", "stage", "rail", "reason", "detail", "categories")  # what 
 REASONS = ("default", "policy", "timeout", "error")
 
 ModelSource = str  # a catalogue name, `hf:org/repo`, or the absolute path of a file or folder
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A value that a turn may carry, for conditions and templates to read."""
-
-    type: Literal["string", "number", "integer", "boolean"]
-    pattern: str | None = None  # RE2; the whole of a string matches it
-    default: str | float | bool | None = None  # None: there is no default
-
-    def mistake(self, value: object) -> str:
-        """Why a value does not fit; empty when it does."""
-        kinds = {"string": str, "number": int | float, "integer": int, "boolean": bool}
-        if not isinstance(value, kinds[self.type]) or (isinstance(value, bool) and self.type != "boolean"):
-            return f"its value is not of type {self.type}"
-        if self.pattern is not None and not re2.fullmatch(self.pattern, value):
-            return f"its value does not match {self.pattern!r}"
-        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +109,27 @@ class Policy:
     budget: Budget = field(default_factory=Budget)
     stream: Streaming | None = None  # None: what a judge must be asked about again waits to the end
     vars: Mapping[str, Variable] = field(default_factory=dict)
+    dialog: Dialog | None = None
     tests: tuple[PolicyTest, ...] = ()
 
     def bind(self, turn: Turn) -> Turn:
-        """The turn with the defaults of the variables it does not give. Raises ValueError for one that does not fit."""
+        """The turn with all its variables: those that it gives, else as flows have set them, else their defaults.
+
+        Raises ValueError for a given one that does not fit. What the conversation's state holds of other flows is left.
+        """
         for name, value in turn.vars.items():
             if name not in self.vars:
                 raise ValueError(f"{name!r} is not a variable of policy {self.name!r}{nearest(name, self.vars)}")
             if mistake := self.vars[name].mistake(value):
                 raise ValueError(f"variable {name!r}: {mistake}")
         defaults = {name: v.default for name, v in self.vars.items() if v.default is not None}
-        return replace(turn, vars=MappingProxyType({**defaults, **turn.vars}))
+        kept = self.dialog.kept(turn.state.vars) if self.dialog else {}
+        return replace(turn, vars=MappingProxyType({**defaults, **kept, **turn.vars}))
 
     def refusal(self, verdict: Verdict, turn: Turn) -> str:
-        """The words for a block: the rail's own where it judged, else those of the reason, else the default."""
+        """The words for a block: the flow's or the rail's own where it judged, else the reason's, else the default."""
+        if verdict.stage == "dialog" and verdict.reason == "policy":
+            return turn.said
         template = self.refuse[self.refusal_key(verdict)]
         shown = SimpleNamespace(
             action=verdict.action,
@@ -172,7 +163,7 @@ def load_policy(path_or_name: str | Path) -> Policy:
     keys = read_keys(PolicyKeys, root, "a policy", problems)
     scope = Scope(
         models={"chat": CHAT, **{name: _model_source(node) for name, node in _under(root, "models").items()}},
-        vars=frozenset(_under(root, "vars")),
+        vars=frozenset(_under(root, "vars")) | saved_names(root.keys.get("dialog")),
         defaults=keys.defaults if keys else DefaultKeys(),
     )
     rails = {stage: tuple(read_rails(stage, root.keys.get(stage), scope, problems)) for stage in STAGES}
@@ -183,6 +174,11 @@ def load_policy(path_or_name: str | Path) -> Policy:
     # As they are written, so that what names a rail that cannot be read is no second mistake.
     names = [f"{stage}/{written_id(node)}" for stage in STAGES for node in entries(root.keys.get(stage))]
     _check_models(root, scope, problems)
+    variables = _variables(keys, root, problems)
+    dialog = None
+    if "dialog" in root.keys:
+        dialog = read_dialog(root.keys["dialog"], scope, variables, _prompt_names(scope), problems)
+        names += [f"dialog/{name}" for name in (dialog.flows if dialog else ())]
     policy = Policy(
         name=keys.name or (file.resolve().parent.name if file.name == "policy.yaml" else file.stem),
         file=file,
@@ -193,7 +189,8 @@ def load_policy(path_or_name: str | Path) -> Policy:
         knowledge=_knowledge(keys, root, problems),
         budget=Budget(**keys.budget.model_dump()) if keys.budget else Budget(),
         stream=Streaming(**keys.output.stream.model_dump()) if keys.output and keys.output.stream else None,
-        vars=_variables(keys, root, problems),
+        vars=variables,
+        dialog=dialog,
         tests=tuple(_test(test, root.at(["tests", i]), names, scope, problems) for i, test in enumerate(keys.tests)),
     )
     problems.check()
@@ -274,19 +271,23 @@ def _knowledge(keys: PolicyKeys, root: Node, problems: Problems) -> Knowledge | 
 def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) -> Generation:
     written, node = keys.generation, root.at(["generation"])
     _find(written.model, scope.models, "one of the models", node.at(["model"]).place, problems)
-    names = {
-        "vars": Shape(scope.vars),
-        "question": Shape(),
-        "history": Shape(items=frozenset({"role", "content"})),
-        "passages": Shape(items=frozenset({"n", "text", "source", "heading"})),
-    }
     file = POLICIES / "prompts" / "answer.j2"
     source, place = written.prompt, node.at(["prompt"]).text
     if source is None:
         source, place = file.read_text("utf-8"), Place(str(file), 1, 1)
     sampling = SamplingParams(**written.sampling.model_dump(exclude={"stop"}), stop=tuple(written.sampling.stop))
-    prompt = _template(source, place, names, problems)
+    prompt = _template(source, place, _prompt_names(scope), problems)
     return Generation(written.model, written.system, prompt, sampling, written.unknown, written.history, written.ahead)
+
+
+def _prompt_names(scope: Scope) -> Names:
+    """What a prompt may read."""
+    return {
+        "vars": Shape(scope.vars),
+        "question": Shape(),
+        "history": Shape(items=frozenset({"role", "content"})),
+        "passages": Shape(items=frozenset({"n", "text", "source", "heading"})),
+    }
 
 
 def _refuse(root: Node, rails: Sequence[str], scope: Scope, problems: Problems) -> dict[str, Template]:

@@ -20,7 +20,8 @@ def render_prompt(turn: Turn, policy: "Policy") -> tuple[Message, ...]:
     """
     generation = policy.generation
     history = turn.history[-generation.history :] if generation.history else ()
-    prompt = generation.prompt.render(
+    own = policy.dialog.prompts.get(turn.step) if policy.dialog else None
+    prompt = (own or generation.prompt).render(
         question=turn.question,
         history=[{"role": m.role, "content": m.content} for m in history],
         passages=[

@@ -9,11 +9,14 @@ from typing import Any, get_args
 from trackbed.rails import RAILS
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import STAGES
-from trackbed.rails.language import IMPORT_PATH, MAX_RAILS, PolicyKeys, RailKeys
+from trackbed.rails.language import IMPORT_PATH, MAX_RAILS, MAX_STEPS, Keys, PolicyKeys, RailKeys
+from trackbed.rails.steps import BARE, STEPS
 from trackbed.rails.types import Rail, Stage, Then
 from trackbed.rails.use import ONLY_IN, rail_class
 
 Schema = dict[str, Any]  # Any: JSON
+
+STEP_LIST: Schema = {"type": "array", "minItems": 1, "maxItems": MAX_STEPS, "items": {"$ref": "#/$defs/step"}}
 
 
 def policy_schema() -> Schema:
@@ -29,10 +32,25 @@ def policy_schema() -> Schema:
         rails = {"type": "array", "minItems": 1, "maxItems": MAX_RAILS, "items": {"anyOf": [*known, _custom()]}}
         schema["$defs"][f"{stage}.rails"] = rails
         _refer(schema["properties"], stage, {"$ref": f"#/$defs/{stage}.rails"})
+    schema["$defs"]["step"] = {"anyOf": [{"enum": list(BARE)}, *(_step(found) for found in STEPS.values())]}
+    _refer(schema["$defs"]["FlowKeys"]["properties"], "do", STEP_LIST)
     output = {"$ref": "#/$defs/output.rails"}
     _refer(schema["$defs"]["OutputKeys"]["properties"], "rails", output)
     _refer(schema["properties"], "output", {"anyOf": [output, {"$ref": "#/$defs/OutputKeys"}]})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A policy of trackbed", **schema}
+
+
+def _step(found: type[Keys]) -> Schema:
+    """One kind of step, with the parts of it that are keys of their own written out in place."""
+    schema: Schema = _clean(found.model_json_schema())
+    parts = schema.pop("$defs", {})
+    for key, words in schema["properties"].items():
+        if key in ("then", "else"):
+            _refer(schema["properties"], key, STEP_LIST)
+            continue
+        written = parts[words["$ref"].rpartition("/")[2]] if "$ref" in words else words
+        schema["properties"][key] = {"anyOf": [written, {"type": "null"}]} if key in BARE else written
+    return schema
 
 
 def _refer(properties: Schema, key: str, words: Schema) -> None:

@@ -62,6 +62,13 @@ class Condition:
         """Whether it is true. Raises jinja2.TemplateError where a value is missing."""
         return bool(self.compiled(_readable(values)))
 
+    def value(self, **values: object) -> object:
+        """What it comes to. Raises jinja2.TemplateError where a value is missing."""
+        found = self.compiled(_readable(values))
+        if isinstance(found, jinja2.Undefined):
+            raise jinja2.UndefinedError(f"{self.source!r} reads a value that is missing")
+        return found
+
 
 def compile_template(source: str, place: Place, names: Names) -> Template:
     """A template that reads these names; `place` is where its first line stands. Raises PolicyError."""

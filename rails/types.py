@@ -164,6 +164,15 @@ _ALLOWED = Verdict("allow")  # most verdicts are this one
 
 
 @dataclass(frozen=True, slots=True)
+class Scripted:
+    """What the policy's dialog makes of a turn."""
+
+    turn: Turn  # with what its flows said, and the variables and the state as they leave them
+    then: Literal["answer", "reply", "refuse"]  # a model is to answer, all is said, or the turn is refused
+    verdict: Verdict = _ALLOWED
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """A mark `[n]` of the reply, and the span of the source behind it: `quote` is source text start to end."""
 

@@ -88,14 +88,19 @@ def rail_class(name: str, place: Place) -> type[Rail]:
 
 def imported(path: str, place: Place) -> Any:  # Any: whatever the path leads to
     """The class at an import path. Raises PolicyError."""
-    try:
-        found = pkgutil.resolve_name(path)
-    except Exception as error:
-        words = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PolicyError(f"{path!r} cannot be imported: {words}", place) from error
+    found = resolved(path, place)
     if not inspect.isclass(found):
         raise PolicyError(f"{path!r} is no class", place)
     return found
+
+
+def resolved(path: str, place: Place) -> Any:  # Any: whatever the path leads to
+    """What stands at an import path. Raises PolicyError."""
+    try:
+        return pkgutil.resolve_name(path)
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PolicyError(f"{path!r} cannot be imported: {words}", place) from error
 
 
 def _rail(stage: Stage, node: Node, scope: Scope, problems: Problems) -> RailUse | None:

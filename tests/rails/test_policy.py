@@ -79,7 +79,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
     (line,) = refused(load, "name: x\ninptu:\n  - rail: length\n")
     assert line == (
         "acme.yaml:3:1: 'inptu' is not a key of a policy; did you mean 'input'? It has: policy, name, extends, models, "
-        "defaults, budget, vars, knowledge, generation, input, retrieval, output, refuse, tests"
+        "defaults, budget, vars, knowledge, generation, input, dialog, retrieval, output, refuse, tests"
     )
 
 
@@ -248,8 +248,6 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(load: Load, text
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("dialog: {intents: {}}", "2:1: 'dialog' is not supported yet"),
-        ("dialog:", "2:1: 'dialog' is not supported yet"),
         ("tools: {allow: []}", "2:1: 'tools' is not supported yet"),
         ("generation: {adapter: x}", "2:14: 'adapter' is not supported yet"),
         ("knowledge: {index: kb, filter: {a: b}}", "2:24: 'filter' is not supported yet"),
