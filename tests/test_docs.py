@@ -65,6 +65,7 @@ def test_a_policy_in_the_documentation_loads(name: str, tmp_path: Path) -> None:
     if "model: guard" in text and "models:" not in text:
         text += "\nmodels: {guard: llama-guard-3-8b}\n"
     text = text.replace("acme.rails:Competitors", "examples_competitors:Competitors")
+    text = text.replace("acme.orders:status", "examples.policies.orders:status")
     file.write_text(text)
     run("-c", f"import sys, importlib.util as u\n"
               f"spec = u.spec_from_file_location('examples_competitors', 'examples/05_custom_rail.py')\n"

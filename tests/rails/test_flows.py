@@ -1,18 +1,22 @@
 """A policy's dialog: each kind of step, flows that wait, are left and are taken up again, and what goes wrong."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.fakes import ScriptedGenerator, WordEmbedder
 from trackbed.llm.types import Message
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import load_policy
-from trackbed.rails.state import dump_state, load_state
+from trackbed.rails.state import MAX_FLOWS, dump_state, load_state
 from trackbed.rails.types import Cursor, Models, Reply, State, Text, Turn
 
 VARS = r"""
@@ -506,3 +510,60 @@ async def test_turns_at_once_do_not_share_variables(talk: Talk) -> None:
     first = await talking.pipeline.respond(Turn("change my name please"))
     replies = await asyncio.gather(*(talking.pipeline.respond(first.next(f"N{i}")) for i in range(20)))
     assert [reply.text for reply in replies] == [f"Hello N{i}." for i in range(20)]
+
+
+plain = st.one_of(
+    st.sampled_from(
+        [
+            "stop",
+            "generate",
+            {"say": "a"},
+            {"say": "{{ vars.order_id }}"},
+            {"ask": {"var": "order_id", "say": "Which?", "times": 2}},
+            {"ask": {"var": "name", "say": "Who?"}},
+            {"set": {"count": "{{ vars.count + 1 }}"}},
+            {"set": {"name": "{{ question }}"}},
+            {"refuse": "No."},
+            {"call": {"action": f"{__name__}:status", "args": {"id": "{{ vars.name }}"}, "save": "found"}},
+            {"call": {"action": f"{__name__}:raises"}},
+            {"goto": "here"},
+            {"goto": "refund"},
+            {"goto": "rename"},
+        ]
+    )
+)
+steps = st.recursive(
+    st.lists(plain, min_size=1, max_size=5),
+    lambda inner: st.lists(
+        plain
+        | st.builds(lambda then, other: {"if": "vars.count > 1", "then": then, "else": other}, inner, inner)
+        | st.builds(lambda then: {"if": "vars.name is defined", "then": then}, inner),
+        min_size=1,
+        max_size=4,
+    ),
+    max_leaves=6,
+)
+SAYINGS = (REFUNDED, "change my name please", "where is my parcel", "123456", "hello", "")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flows=st.tuples(steps, steps), other=steps, said=st.lists(st.sampled_from(SAYINGS), max_size=8))
+async def test_no_flow_breaks_a_turn_and_every_state_comes_back(
+    tmp_path: Path, flows: tuple[list[Any], list[Any]], other: list[Any], said: list[str]
+) -> None:
+    def pipeline(*flows: list[Any]) -> Pipeline:
+        file = tmp_path / "acme.yaml"
+        named = zip(("refund", "rename"), flows, strict=True)
+        written = json.dumps([{"intent": name, "do": [{"label": "here"}, *flow]} for name, flow in named])
+        file.write_text(f"policy: 1\n{VARS}\ndialog:{INTENTS}  flows: {written}\n")
+        return Pipeline(load_policy(file), Models({"chat": ScriptedGenerator("words")}, WordEmbedder()))
+
+    one, two = pipeline(*flows), pipeline(other, flows[0])
+    turn = Turn("hello")
+    for i, text in enumerate(said):
+        guarded = two if i % 3 == 2 else one  # the policy changes under flows that wait
+        reply = await guarded.respond(replace(turn, question=text))
+        assert reply.text or reply.verdict.action == "block"
+        assert len(reply.state.flows) <= MAX_FLOWS
+        turn = load_state(dump_state(reply.state)).turn("", reply.messages)
+        assert turn.judged == len(reply.messages)
