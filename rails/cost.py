@@ -48,7 +48,9 @@ def worst_case(policy: Policy) -> Cost:
     drafts = 2 if any(_regenerates(use) for use in policy.rails.get("output", ())) else 1
     times: Mapping[str, int] = {"retrieval": policy.knowledge.passages if policy.knowledge else 0, "output": drafts}
     return Cost(
-        model_calls=drafts + sum(times.get(stage, 1) * count for stage, count in calls.items()),
+        model_calls=bool(policy.dialog and policy.dialog.model)
+        + drafts
+        + sum(times.get(stage, 1) * count for stage, count in calls.items()),
         per_message=calls.get("input", 0),
         streamed=_streamed(policy) * drafts,
         seconds=round(sum(seconds[stage] * (2 if stage == "output" and drafts > 1 else 1) for stage in seconds), 3),

@@ -1,4 +1,5 @@
-"""What the tests of a policy left untried: rails that never objected, hazards that no model named, words never said.
+"""What the tests of a policy left untried: rails that never objected, hazards that no model named, words never said,
+and steps never taken.
 
 This file reads replies and their traces. It runs nothing, and judges no test.
 """
@@ -14,7 +15,7 @@ from trackbed.rails.types import Reply
 class Row(NamedTuple):
     """One kind of thing that a policy has, and those of it that no test exercised."""
 
-    part: str  # rails, hazards, refusals
+    part: str  # rails, hazards, refusals, steps
     of: int  # how many there are
     missed: tuple[str, ...]
 
@@ -26,6 +27,7 @@ def covered(policy: Policy, replies: Sequence[Reply]) -> tuple[Row, ...]:
         _row("rails", rails, _objected(replies)),
         _row("hazards", _hazards(policy), _named(policy, replies)),
         _row("refusals", _refusals(policy), _refused(policy, replies)),
+        _row("steps", _steps(policy), _taken(replies)),
     )
     return tuple(row for row in rows if row.of)
 
@@ -70,4 +72,17 @@ def _refusals(policy: Policy) -> list[str]:
 
 def _refused(policy: Policy, replies: Iterable[Reply]) -> set[str]:
     """The words of refusal that were said."""
-    return {policy.refusal_key(reply.verdict) for reply in replies if reply.verdict.action == "block"}
+    verdicts = [reply.verdict for reply in replies if reply.verdict.action == "block"]
+    return {policy.refusal_key(v) for v in verdicts if v.stage != "dialog" or v.reason != "policy"}
+
+
+def _steps(policy: Policy) -> list[str]:
+    """The steps of the policy's flows."""
+    flows = policy.dialog.flows.values() if policy.dialog else ()
+    return [step.path for flow in flows for step in flow.steps if step.path]
+
+
+def _taken(replies: Iterable[Reply]) -> set[str]:
+    """The steps that were run."""
+    spans = [span for reply in replies for span in reply.trace.spans if span.stage == "dialog"]
+    return {path for span in spans for path in span.notes["steps"]}

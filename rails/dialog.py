@@ -58,6 +58,12 @@ class Dialog:
     writes: frozenset[str] = frozenset()  # the variables that its flows set
     prompts: Mapping[str, Template] = field(default_factory=dict)  # of the steps that bring their own, by path
 
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The import paths of the actions that its flows call."""
+        acts = [step.act for flow in self.flows.values() for step in flow.steps]
+        return tuple(dict.fromkeys(act.action.path for act in acts if isinstance(act, Call)))
+
     def waits(self, cursor: Cursor) -> tuple[int, Ask] | None:
         """The question that a cursor waits at, and its number; None where this dialog has no such question."""
         number = self.asks.get((cursor.flow, cursor.ask))
@@ -149,13 +155,16 @@ def unreachable(dialog: Dialog) -> Iterator[tuple[str, Place]]:
             ahead += [act.flow for act in acts if isinstance(act, Jump) and act.flow]
     for flow in dialog.flows.values():
         if flow.name not in begun:
-            yield f"flow {flow.name!r} is never begun: it has no intent, and no 'goto' comes to it", flow.place
+            yield (
+                f"flow {flow.name!r} is never begun: it has no intent, and no 'goto' comes to it; leave it out",
+                flow.place,
+            )
             continue
         before = True
         for number, step in enumerate(flow.steps):
             now = number in numbers[flow.name] or not step.path
             if before and not now:
-                yield f"step {step.path!r} is never reached", step.place
+                yield f"step {step.path!r} is never reached; leave it out", step.place
             before = now
 
 
@@ -171,7 +180,10 @@ def colliding(dialog: Dialog, embedder: Embedder | None = None) -> Iterator[tupl
             near = vectors is not None and float(vectors[i] @ vectors[j]) >= SAME
             if intent != other and (same or near):
                 words = "is also" if same else f"means the same as {earlier.text!r},"
-                yield f"example {example.text!r} of intent {intent!r} {words} an example of {other!r}", example.place
+                yield (
+                    f"example {example.text!r} of intent {intent!r} {words} an example of {other!r}; leave one out",
+                    example.place,
+                )
                 break
 
 

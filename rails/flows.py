@@ -10,6 +10,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Literal
 
+from trackbed.rails.budget import METER, Meter
 from trackbed.rails.dialog import Dialog, Flow
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.intents import Guess, Intents
@@ -30,6 +31,8 @@ async def run_flow(dialog: Dialog, intents: Intents, judge: Judge, turn: Turn, t
     started = perf_counter()
     run = _Run(dialog, judge, turn)
     error = ""
+    meter = Meter(turn=METER.get())
+    counting = METER.set(meter)
     try:
         scripted = await run.turned(intents)
     except Exception as failure:  # noqa: BLE001 - actions and models are anyone's, and whatever they raise is doubt
@@ -37,13 +40,26 @@ async def run_flow(dialog: Dialog, intents: Intents, judge: Judge, turn: Turn, t
         reason: Reason = "timeout" if isinstance(failure, TimeoutError) else "error"
         verdict = Verdict.block(reason=reason).named("dialog", run.name)
         scripted = Scripted(replace(turn, state=run.failed()), "refuse", verdict)
+    finally:
+        METER.reset(counting)
     notes: dict[str, Any] = {"steps": run.paths}
     if run.guess:
         notes |= asdict(run.guess)
     if run.forgotten:
         notes["forgotten"] = run.forgotten
     spent = 1000 * (perf_counter() - started)
-    trace.add(Span("dialog", run.name, spent, verdict=scripted.verdict, error=error, notes=notes))
+    trace.add(
+        Span(
+            stage="dialog",
+            name=run.name,
+            milliseconds=spent,
+            verdict=scripted.verdict,
+            error=error,
+            usage=meter.usage,
+            calls=meter.calls,
+            notes=notes,
+        )
+    )
     return scripted
 
 

@@ -17,7 +17,7 @@ from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import Place, PolicyError
 from trackbed.rails.source import Node
 from trackbed.rails.template import nearest
-from trackbed.rails.types import Action, Reason, Stage, Then
+from trackbed.rails.types import Action, Judge, Reason, Then
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 IMPORT_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
@@ -67,6 +67,10 @@ def _one_role(value: dict[Role, str]) -> dict[Role, str]:
     if len(value) != 1:
         raise ValueError("a message has one role and its text, such as {user: hello}")
     return value
+
+
+def _with_keys(value: object) -> object:
+    return {"user": value} if isinstance(value, str) else value
 
 
 def _rails_in_list(value: object) -> object:
@@ -245,8 +249,8 @@ class ExpectKeys(Keys):
     """The reply's text, or the question's as the rails left it."""
     leaked: list[str] | None = Field(None, min_length=1)
     """Texts that must not leave, nor reach the model that answers where the input rails mask them."""
-    stage: Stage | None = None
-    """The stage whose rail did it."""
+    stage: Judge | None = None
+    """The stage whose rail did it, or dialog."""
     citations: int | None = Field(None, ge=0)
     """How many citations the reply has."""
     model_calls: int | None = Field(None, ge=0)
@@ -308,6 +312,19 @@ class DialogKeys(Keys):
     """What is said and done."""
 
 
+class SaidKeys(Keys):
+    """What the user says in one of several turns, and what must come of it."""
+
+    called: ClassVar[str] = "a turn"
+    user: str
+    """What the user says."""
+    expect: ExpectKeys | None = None
+    """What must come of it."""
+
+
+Said = Annotated[SaidKeys, BeforeValidator(_with_keys, json_schema_input_type=str | SaidKeys)]
+
+
 class TestKeys(Keys):
     """A conversation, what the models are made to answer, and what must come of it."""
 
@@ -317,6 +334,8 @@ class TestKeys(Keys):
     """What the user says."""
     messages: list[Annotated[dict[Role, str], AfterValidator(_one_role)]] | None = Field(None, min_length=1)
     """A conversation that no rail has judged yet; the user speaks last."""
+    turns: list[Said] | None = Field(None, min_length=2, max_length=100)
+    """What the user says, turn after turn, as texts or with what to expect; the test's own `expect` is of the last."""
     repeat: int = Field(1, ge=1, le=100_000)
     """How many times over the user says the last text, as tests of long texts need."""
     model: dict[str, Texts] = {}
@@ -324,7 +343,9 @@ class TestKeys(Keys):
     passages: list[str] | None = None
     """What retrieval is made to find; an empty list finds nothing, and without one nothing is sought."""
     fail: dict[str, Failure] = {}
-    """Rails, as stage/id, that are made to fail."""
+    """Rails, as stage/id, and flows, as dialog/name, whose rail or whose calls are made to fail."""
+    actions: dict[str, str | bool | int | float] = {}
+    """What each action, as package.module:function, is made to return; none is really called."""
     vars: dict[str, str | bool | int | float] = {}
     """The turn's variables."""
     expect: ExpectKeys
@@ -332,8 +353,10 @@ class TestKeys(Keys):
 
     @model_validator(mode="after")
     def _asks(self) -> "TestKeys":
-        if (self.user is None) == (self.messages is None):
-            raise ValueError("a test has either 'user' or 'messages'")
+        if sum(asked is not None for asked in (self.user, self.messages, self.turns)) != 1:
+            raise ValueError("a test has either 'user', 'messages' or 'turns'")
+        if self.turns and self.turns[-1].expect:
+            raise ValueError("what is expected of the last turn stands under the test's own 'expect'")
         if self.messages and "user" not in self.messages[-1]:
             raise ValueError("the last of 'messages' is the user's")
         said = self.user or (self.messages or [{"user": ""}])[-1]["user"]

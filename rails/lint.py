@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from trackbed.rails.constant import constant
 from trackbed.rails.cost import cost_remarks
+from trackbed.rails.dialog import colliding, unreachable
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import STAGES, read_policy
 from trackbed.rails.policy import Policy, RailUse
@@ -19,7 +20,8 @@ from trackbed.rails.unused import unused
 def lint(policy: Policy) -> list[Remark]:
     """What a reviewer would ask about, in the order of the file."""
     root = read_policy(policy.file)
-    found = [*_stages(policy, root), *_rails(policy), *cost_remarks(policy, root), *unused(policy, root)]
+    found = [*_stages(policy, root), *_rails(policy), *_dialog(policy)]
+    found += [*cost_remarks(policy, root), *unused(policy, root)]
     if not policy.tests:
         found.append(Remark("no tests; a 'tests' section shows what the policy does", _top(policy)))
     return sorted(found, key=lambda r: (r.place.file != str(policy.file), r.place.line, r.place.column))
@@ -39,6 +41,13 @@ def _stages(policy: Policy, root: Node) -> Iterator[Remark]:
             yield Remark(f"nothing judges {stage}: no rail stands there; add one", place)
         elif all(use.mode == "observe" for use in uses):
             yield Remark(f"nothing is enforced on {stage}: every rail there only observes; enforce one", place)
+
+
+def _dialog(policy: Policy) -> Iterator[Remark]:
+    """Flows and steps that no turn comes to, and examples that stand under two intents."""
+    if policy.dialog:
+        for message, place in (*unreachable(policy.dialog), *colliding(policy.dialog)):
+            yield Remark(message, place)
 
 
 def _rails(policy: Policy) -> Iterator[Remark]:

@@ -18,10 +18,20 @@ from trackbed.rails.budget import Budget
 from trackbed.rails.dialog import Dialog, read_dialog, saved_names
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import POLICIES, STAGES, entries, find_policy, read_policy, written_id
-from trackbed.rails.language import DefaultKeys, Failure, PolicyKeys, Problems, TestKeys, VariableKeys, read_keys
+from trackbed.rails.language import (
+    DefaultKeys,
+    ExpectKeys,
+    Failure,
+    PolicyKeys,
+    Problems,
+    SaidKeys,
+    TestKeys,
+    VariableKeys,
+    read_keys,
+)
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
-from trackbed.rails.types import Action, Reason, Stage, Streaming, Turn, Verdict
+from trackbed.rails.types import Action, Judge, Reason, Stage, Streaming, Turn, Value, Verdict
 from trackbed.rails.use import RailUse, Scope, imported, read_rails
 from trackbed.rails.variable import Variable
 
@@ -78,8 +88,16 @@ class Expectation:
     text: str | None = None  # the reply's, or the question's as the rails left it
     leaked: tuple[str, ...] = ()  # none of these leaves; nor, where it was masked, reaches the model that answers
     model_calls: int | None = None  # at most
-    stage: Stage | None = None  # where a rail decided
+    stage: Judge | None = None  # where a rail or a flow decided
     citations: int | None = None  # how many the reply has
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the user says in a turn of a test, and what must come of it."""
+
+    text: str
+    expect: Expectation
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +109,9 @@ class PolicyTest:
     place: Place
     model: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # answers, by the policy's names of models
     passages: tuple[str, ...] | None = None  # what retrieval finds; None: it is left out
-    fail: Mapping[str, Failure] = field(default_factory=dict)  # by stage/id
+    fail: Mapping[str, Failure] = field(default_factory=dict)  # by stage/id, or dialog/flow
+    actions: Mapping[str, Value] = field(default_factory=dict)  # what they return, by import path
+    before: tuple[Said, ...] = ()  # the turns that come before, each with what is expected of it
     vars: Mapping[str, Any] = field(default_factory=dict)  # any JSON value
 
 
@@ -191,7 +211,10 @@ def load_policy(path_or_name: str | Path) -> Policy:
         stream=Streaming(**keys.output.stream.model_dump()) if keys.output and keys.output.stream else None,
         vars=variables,
         dialog=dialog,
-        tests=tuple(_test(test, root.at(["tests", i]), names, scope, problems) for i, test in enumerate(keys.tests)),
+        tests=tuple(
+            _test(test, root.at(["tests", i]), names, dialog.actions if dialog else (), scope, problems)
+            for i, test in enumerate(keys.tests)
+        ),
     )
     problems.check()
     return policy
@@ -309,28 +332,42 @@ def _template(source: str, place: Place, names: Names, problems: Problems) -> Te
     return compile_template("", place, names)
 
 
-def _test(written: TestKeys, node: Node, rails: Sequence[str], scope: Scope, problems: Problems) -> PolicyTest:
+def _test(
+    written: TestKeys, node: Node, rails: Sequence[str], actions: Sequence[str], scope: Scope, problems: Problems
+) -> PolicyTest:
     for key, known, called in (
+        ("actions", actions, "an action of the dialog"),
         ("model", scope.models, "one of the models"),
         ("fail", rails, "a rail"),
         ("vars", scope.vars, "a variable"),
     ):
         for name, child in _under(node, key).items():
             _find(name, known, called, child.key, problems)
-    expect = written.expect
-    if expect.by is not None:
-        _find(expect.by, rails, "a rail", node.at(["expect", "by"]).place, problems)
-    asked = written.messages or [{"user": written.user or ""}]
+    *turns, said = written.turns or [SaidKeys(user=written.user or "")]
+    asked = written.messages or [{"user": said.user}]
     *earlier, last = (Message(role, text) for message in asked for role, text in message.items())
     return PolicyTest(
         messages=(*earlier, replace(last, content=last.content * written.repeat)),
-        expect=Expectation(**expect.model_dump(exclude={"leaked"}), leaked=tuple(expect.leaked or ())),
+        expect=_expectation(written.expect, node, rails, problems),
         place=node.place,
         model={name: tuple(answers) for name, answers in written.model.items()},
         passages=None if written.passages is None else tuple(written.passages),
         fail=written.fail,
+        actions=written.actions,
+        before=tuple(
+            Said(turn.user, _expectation(turn.expect, node.at(["turns", i]), rails, problems))
+            for i, turn in enumerate(turns)
+        ),
         vars=written.vars,
     )
+
+
+def _expectation(keys: ExpectKeys | None, node: Node, rails: Sequence[str], problems: Problems) -> Expectation:
+    if keys is None:
+        return Expectation()
+    if keys.by is not None:
+        _find(keys.by, rails, "a rail", node.at(["expect", "by"]).place, problems)
+    return Expectation(**keys.model_dump(exclude={"leaked"}), leaked=tuple(keys.leaked or ()))
 
 
 def _find(name: str, known: Collection[str], called: str, place: Place, problems: Problems) -> None:

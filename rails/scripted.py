@@ -1,4 +1,4 @@
-"""Models, rails and an index that do what a policy's test says.
+"""Models, rails, actions and an index that do what a policy's test says.
 
 Nothing is loaded and nothing is sought. This file knows what a test has them say; it knows nothing of what the test
 expects.
@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import ClassVar, NamedTuple, get_args
 
@@ -15,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackbed.llm.types import Completion, Delta, Prompt, RawPrompt, SamplingParams, Usage
+from trackbed.rails.action import Action
 from trackbed.rails.config import RailConfig
+from trackbed.rails.dialog import Dialog
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.language import Failure
-from trackbed.rails.types import Models, Rail, Stage, Then, Turn, Verdict
+from trackbed.rails.steps import Call, Step
+from trackbed.rails.types import Models, Rail, Stage, Then, Turn, Value, Verdict
 from trackbed.retrieval.types import Passage
 
 FAILS_AFTER = 0.01  # seconds until a rail that is made to time out does
@@ -165,3 +169,39 @@ def _shared(one: str, other: str) -> int:
 def _written(prompt: Prompt) -> str:
     parts = [part.text for part in prompt.parts] if isinstance(prompt, RawPrompt) else [m.content for m in prompt]
     return "\n".join(parts)
+
+
+class Actions:
+    """Return what a test has them return, or fail; nothing of anybody's is called."""
+
+    def __init__(self, results: Mapping[str, Value], fail: Mapping[str, Failure]) -> None:
+        self.results = results
+        self.fail = fail
+        self.missing: list[str] = []  # those that were called, and that the test says nothing of
+
+    def into(self, dialog: Dialog) -> Dialog:
+        """The dialog with these in place of its own."""
+        flows = {
+            name: replace(flow, steps=tuple(self._scripted(step, f"dialog/{name}") for step in flow.steps))
+            for name, flow in dialog.flows.items()
+        }
+        return replace(dialog, flows=flows)
+
+    def _scripted(self, step: Step, flow: str) -> Step:
+        if not isinstance(call := step.act, Call):
+            return step
+        failure, path = self.fail.get(flow), call.action.path
+
+        async def answer(**arguments: Value) -> object:
+            if failure == "timeout":
+                await asyncio.Event().wait()
+            if failure == "error":
+                raise RailFailed("made to fail by a test")
+            if failure == "nonsense":
+                return object()
+            if path not in self.results and call.save is not None:
+                self.missing.append(path)
+            return self.results.get(path)
+
+        timeout = FAILS_AFTER if failure == "timeout" else call.timeout
+        return replace(step, act=replace(call, action=Action(path, answer, waits=True), timeout=timeout))

@@ -3,16 +3,17 @@
 This file knows a policy, a pipeline and what a test may expect. It knows nothing of how a report is shown.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
+from trackbed.llm.types import Message
 from trackbed.rails.compare import Difference, differences, stream_differences, watch
 from trackbed.rails.coverage import Row, covered
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import Policy, PolicyTest, RailUse
-from trackbed.rails.scripted import FAILING, FAILS_AFTER, Found, Scripted, Words
+from trackbed.rails.scripted import FAILING, FAILS_AFTER, Actions, Found, Scripted, Words
 from trackbed.rails.types import Models, Reply, Turn
 from trackbed.retrieval.types import Passage
 
@@ -27,7 +28,7 @@ class Outcome:
     test: PolicyTest
     differences: tuple[Difference, ...]
     milliseconds: float
-    reply: Reply | None = None  # None: the turn could not be run
+    replies: tuple[Reply, ...] = ()  # of each turn, as far as turns could be run
 
     @property
     def passed(self) -> bool:
@@ -77,24 +78,32 @@ class Report:
 async def run_tests(policy: Policy) -> Report:
     """Run the policy's tests, one after the other."""
     outcomes = [await run_test(policy, test) for test in policy.tests]
-    replies = [outcome.reply for outcome in outcomes if outcome.reply]
+    replies = [reply for outcome in outcomes for reply in outcome.replies]
     return Report(policy.name, tuple(outcomes), covered(policy, replies))
 
 
 async def run_test(policy: Policy, test: PolicyTest, *, streamed: bool = True) -> Outcome:
-    """Run one test of the policy; and once more as a stream, which must come to the same."""
-    started, reply = perf_counter(), None
-    models = _models(policy, test)
+    """Run one test of the policy, turn after turn; the last once more as a stream, which must come to the same."""
+    started, replies, found = perf_counter(), list[Reply](), list[Difference]()
+    models, actions, chat = _models(policy, test), Actions(test.actions, test.fail), policy.generation.model
     try:
-        reply = await _pipeline(policy, test, models).respond(_turn(test))
-        found = differences(test, reply, models, policy.generation.model)
+        pipeline = _pipeline(policy, test, models, actions)
+        for n, said in enumerate(test.before, start=1):
+            turn = replace(test, messages=(Message("user", said.text),), expect=said.expect)
+            replies.append(await pipeline.respond(_turn(turn, replies)))
+            told = differences(turn, replies[-1], models, chat)
+            found += [difference._replace(key=f"{difference.key} of turn {n}") for difference in told]
+        asked = _turn(test, replies)
+        replies.append(await pipeline.respond(asked))
+        found += differences(test, replies[-1], models, chat)
         if streamed:
             again = _models(policy, test, models)
-            shown = await watch(_pipeline(policy, test, again).stream(_turn(test)))
-            found += stream_differences(test, reply, shown)
+            shown = await watch(_pipeline(policy, test, again, actions).stream(asked))
+            found += stream_differences(test, replies[-1], shown)
     except Exception as error:  # noqa: BLE001 - whatever a turn raises is what this test found
-        found = [Difference("error", None, f"{type(error).__name__}: {error}")]
-    return Outcome(test, tuple(found), 1000 * (perf_counter() - started), reply)
+        found.append(Difference("error", None, f"{type(error).__name__}: {error}"))
+    found += [Difference("actions", path, "no result") for path in dict.fromkeys(actions.missing)]
+    return Outcome(test, tuple(found), 1000 * (perf_counter() - started), tuple(replies))
 
 
 def _models(policy: Policy, test: PolicyTest, before: Mapping[str, Scripted] | None = None) -> dict[str, Scripted]:
@@ -111,15 +120,18 @@ def _models(policy: Policy, test: PolicyTest, before: Mapping[str, Scripted] | N
     }
 
 
-def _pipeline(policy: Policy, test: PolicyTest, models: dict[str, Scripted]) -> Pipeline:
-    """The policy at work over these models, with the rails that the test has fail."""
+def _pipeline(policy: Policy, test: PolicyTest, models: dict[str, Scripted], actions: Actions) -> Pipeline:
+    """The policy at work over these models and actions, with the rails that the test has fail."""
+    dialog = actions.into(policy.dialog) if policy.dialog else None
     rails = {stage: tuple(_failing(use, test) for use in uses) for stage, uses in policy.rails.items()}
     retriever = None if test.passages is None else Found(_passages(test))
-    return Pipeline(replace(policy, rails=rails), Models(models, Words()), retriever)
+    return Pipeline(replace(policy, rails=rails, dialog=dialog), Models(models, Words()), retriever)
 
 
-def _turn(test: PolicyTest) -> Turn:
+def _turn(test: PolicyTest, replies: Sequence[Reply]) -> Turn:
     *history, asked = test.messages
+    if replies:
+        return replace(replies[-1].next(asked.content), vars=test.vars)
     return Turn(asked.content, tuple(history), vars=test.vars)
 
 

@@ -27,7 +27,8 @@ def unused(policy: Policy, root: Node) -> Iterator[Remark]:
 
 def asked_models(policy: Policy) -> set[str]:
     """The models that something in the policy asks."""
-    return {policy.generation.model, *(model for use in _uses(policy) for _, model in named_models(use.config))}
+    asked = {policy.generation.model, *(model for use in _uses(policy) for _, model in named_models(use.config))}
+    return asked | {policy.dialog.model} if policy.dialog and policy.dialog.model else asked
 
 
 def _models(policy: Policy, root: Node) -> Iterator[Remark]:
@@ -70,6 +71,8 @@ def _sayable(policy: Policy) -> set[str]:
         said.add("timeout")
     if policy.budget.model_calls is not None:
         said.add("error")
+    if policy.dialog and (policy.dialog.intents or policy.dialog.actions):
+        said |= {"timeout", "error"}
     for use in _uses(policy):
         if use.mode == "observe" or (use.stage == "retrieval" and policy.knowledge is None):
             continue
@@ -87,7 +90,8 @@ def _test(policy: Policy, test: PolicyTest, root: Node, node: Node) -> Iterator[
             yield Remark(
                 f"model {name!r} is never asked, so what it is to answer shows nothing", node.at(["model", name]).key
             )
-    given = [*(message.content for message in test.messages), *(test.passages or ())]
+    given = [*(said.text for said in test.before), *(message.content for message in test.messages)]
+    given += [*(test.passages or ()), *map(str, test.actions.values())]
     given += [answer for answers in test.model.values() for answer in answers]
     given += [text for key, part in root.keys.items() if key != "tests" for text in _texts(part)]
     for text in test.expect.leaked:

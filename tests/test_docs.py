@@ -99,3 +99,9 @@ def test_every_shipped_policy_loads() -> None:
 
 def test_the_policy_of_the_examples_passes_its_own_tests() -> None:
     assert "2 passed" in run("-m", "trackbed.apps.cli", "policy", "test", "examples/policies/chat.yaml")
+
+
+def test_the_flows_of_the_examples_pass_their_own_tests() -> None:
+    folder = ROOT / "examples" / "policies"  # where the policy finds its action
+    assert "6 passed" in run("-m", "trackbed.apps.cli", "policy", "test", "refund.yaml", cwd=folder)
+    assert "OK" in run("-m", "trackbed.apps.cli", "policy", "check", "refund.yaml", cwd=folder)

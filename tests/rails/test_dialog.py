@@ -164,22 +164,22 @@ def test_a_dialog_whose_every_step_can_run_has_no_remarks(load: Load) -> None:
   - {id: sorry, do: [{goto: sadly}]}
   - {id: sadly, do: [{refuse: a}]}
 """
-    assert told(load, flows) == ["10: step 'refund.do[2]' is never reached"]
+    assert told(load, flows) == ["10: step 'refund.do[2]' is never reached; leave it out"]
     assert told(load, flows.replace(", stop]", "]")) == []
 
 
 def test_a_flow_that_nothing_begins_is_found(load: Load) -> None:
     flows = "  - {id: a, do: [{goto: b}]}\n  - {id: b, do: [{goto: a}]}\n  - {intent: refund, do: [stop]}\n"
     assert told(load, flows) == [
-        "6: flow 'a' is never begun: it has no intent, and no 'goto' comes to it",
-        "7: flow 'b' is never begun: it has no intent, and no 'goto' comes to it",
+        "6: flow 'a' is never begun: it has no intent, and no 'goto' comes to it; leave it out",
+        "7: flow 'b' is never begun: it has no intent, and no 'goto' comes to it; leave it out",
     ]
 
 
 @pytest.mark.parametrize("end", ["stop", "generate", "{refuse: a}", "{goto: refund}"])
 def test_the_first_of_the_steps_behind_an_end_is_found(load: Load, end: str) -> None:
     flows = f"  - intent: refund\n    do:\n    - {end}\n    - {{say: a}}\n    - {{say: b}}\n"
-    assert told(load, flows) == ["9: step 'refund.do[1]' is never reached"]
+    assert told(load, flows) == ["9: step 'refund.do[1]' is never reached; leave it out"]
 
 
 def test_examples_that_stand_under_two_intents_are_found(load: Load) -> None:
@@ -196,9 +196,9 @@ dialog:
   flows: [{intent: a, do: [stop]}]
 """)
     words = [f"{place.line}: {message}" for message, place in colliding(dialog)]
-    assert words == ["7: example 'where is  my order' of intent 'b' is also an example of 'a'"]
+    assert words == ["7: example 'where is  my order' of intent 'b' is also an example of 'a'; leave one out"]
     near = [f"{place.line}: {message}" for message, place in colliding(dialog, WordEmbedder())]
     assert near == [
         *words,
-        "8: example 'three one two' of intent 'b' means the same as 'one two three', an example of 'a'",
+        "8: example 'three one two' of intent 'b' means the same as 'one two three', an example of 'a'; leave one out",
     ]

@@ -107,6 +107,12 @@ async def test_a_model_is_asked_only_below_the_threshold(tmp_path: Path) -> None
     assert "which party is best" in prompt_text(small.prompts[0])
 
 
+async def test_the_calls_of_a_model_count_for_the_dialog(tmp_path: Path) -> None:
+    small = ScriptedGenerator(scores={"refund": -5.0, "politics": -0.1, "none": -4.0})
+    reply = await pipeline(tmp_path, Embedder(), small).respond(Turn("which party is best"))
+    assert [(span.stage, span.calls) for span in reply.trace.spans] == [("dialog", 1)]
+
+
 @pytest.mark.parametrize(
     "scores",
     [

@@ -198,9 +198,9 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ),
         (
             "tests: [{user: a, messages: [{user: b}], expect: {action: allow}}]",
-            "2:9: a test has either 'user' or 'messages'",
+            "2:9: a test has either 'user', 'messages' or 'turns'",
         ),
-        ("tests: [{expect: {action: allow}}]", "2:9: a test has either 'user' or 'messages'"),
+        ("tests: [{expect: {action: allow}}]", "2:9: a test has either 'user', 'messages' or 'turns'"),
         ("tests: [{messages: [{assistant: a}], expect: {action: allow}}]", "2:9: the last of 'messages' is the user's"),
         (
             "tests: [{messages: [{user: a, tool: b}], expect: {action: allow}}]",
