@@ -8,8 +8,8 @@ its meter with it. This file knows nothing of rails.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -114,16 +114,8 @@ class Admission:
         self.running = 0
         self.waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A place among the running turns. Raises TooBusy when none becomes free in time."""
-        await self._enter()
-        try:
-            yield
-        finally:
-            self._leave()
-
-    async def _enter(self) -> None:
+    async def __aenter__(self) -> None:
+        """Take a place among the running turns. Raises TooBusy when none becomes free in time."""
         with self.lock:
             if self.places is None or self.running < self.places:
                 self.running += 1
@@ -145,6 +137,9 @@ class Admission:
                     f"{self.places} turns are running, and none ended within {self.max_wait:g} s; try again later"
                 ) from None
             raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
 
     def _leave(self) -> None:
         """Give the place to the turn that has waited longest, if there is one."""

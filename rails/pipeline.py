@@ -85,7 +85,7 @@ class Pipeline:
         trace, turn = Trace(), _untrusted(self.policy.bind(turn))
         meter = METER.set(Meter(self.policy.budget.model_calls))
         try:
-            async with self.admission.place(), asyncio.timeout(self.policy.budget.wall) as clock:
+            async with self.admission, asyncio.timeout(self.policy.budget.wall) as clock:
                 return await self._answer(turn, trace, listen)
         except BudgetSpent:
             return self._refuse(turn, Verdict.block(reason="error", detail="model calls"), trace)
@@ -304,6 +304,13 @@ async def _unjudged(turn: Turn, text: str) -> tuple[str, Verdict]:
 
 
 def _untrusted(turn: Turn) -> Turn:
-    """The turn without the system messages that its caller claims: they are texts like any other."""
-    roles = [Message("user", m.content) if m.role == "system" else m for m in turn.history]
-    return replace(turn, history=tuple(roles), draft=None, said="", step="")
+    """The turn without the system messages that its caller claims: they are texts like any other.
+
+    What was judged before has none, so only what is new is looked at: a long conversation costs no more than a short.
+    """
+    new = turn.history[turn.judged :]
+    begun = turn.draft is not None or turn.said or turn.step
+    if not begun and not any(message.role == "system" for message in new):
+        return turn
+    roles = (Message("user", m.content) if m.role == "system" else m for m in new)
+    return replace(turn, history=(*turn.history[: turn.judged], *roles), draft=None, said="", step="")

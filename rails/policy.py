@@ -31,7 +31,7 @@ from trackbed.rails.language import (
 )
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
-from trackbed.rails.types import Action, Judge, Reason, Stage, Streaming, Turn, Value, Verdict
+from trackbed.rails.types import NOTHING, Action, Judge, Reason, Stage, Streaming, Turn, Value, Verdict
 from trackbed.rails.use import RailUse, Scope, imported, read_rails
 from trackbed.rails.variable import Variable
 
@@ -142,6 +142,8 @@ class Policy:
                 raise ValueError(f"{name!r} is not a variable of policy {self.name!r}{nearest(name, self.vars)}")
             if mistake := self.vars[name].mistake(value):
                 raise ValueError(f"variable {name!r}: {mistake}")
+        if turn.vars is NOTHING and not self.vars and not self.dialog:
+            return turn
         defaults = {name: v.default for name, v in self.vars.items() if v.default is not None}
         kept = self.dialog.kept(turn.state.vars) if self.dialog else {}
         return replace(turn, vars=MappingProxyType({**defaults, **kept, **turn.vars}))

@@ -10,9 +10,10 @@ import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import groupby
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trackbed.llm.types import Message
 from trackbed.rails.budget import METER, Meter, metered
@@ -46,8 +47,7 @@ class StagedRail:
         return self.use.mode == "enforce" and self.use.then in ("mask", "drop", "quote")
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """One rail's look at one text, that is to be taken."""
 
     staged: StagedRail
@@ -55,8 +55,7 @@ class Look:
     subject: str  # the text's digest
 
 
-@dataclass(frozen=True, slots=True)
-class Opinion:
+class Opinion(NamedTuple):
     """What came of a look."""
 
     staged: StagedRail
@@ -73,6 +72,8 @@ async def run_stage(
     stage: Stage, rails: Sequence[StagedRail], turn: Turn, trace: Trace, rewriters: Mapping[Then, Rewriter]
 ) -> tuple[Turn, Verdict]:
     """The turn as the stage's rails leave it, and what they came to: the first block, else the first rewrite."""
+    if not rails:
+        return turn, ALLOWED
     enforced: list[Verdict] = []
     views: list[tuple[Turn, str]] = []
     for group in groups(rails):
@@ -171,6 +172,7 @@ def drop(turn: Turn, verdict: Verdict) -> str | None:
     return DROPPED
 
 
+@cache
 def waits(check: object) -> bool:
     """Whether an `async def` can wait: only what it awaits can make it, and each of these is a SEND in its code."""
     if not inspect.isfunction(check) or not inspect.iscoroutinefunction(check):
@@ -308,14 +310,14 @@ def _failed(look: Look, failure: BaseException, seconds: float) -> Opinion:
 def _skipped(look: Look) -> Opinion:
     """No opinion, since the rail's condition does not hold."""
     span = _span(look, Verdict.allow(), 0.0)
-    return Opinion(look.staged, Verdict.allow(), replace(span, notes={"skipped": "when"}))
+    return Opinion(look.staged, Verdict.allow(), span._replace(notes={"skipped": "when"}))
 
 
 def _with_calls(opinion: Opinion, meter: Meter) -> Opinion:
     """The opinion with what it cost in model calls and tokens."""
     if not meter.calls:
         return opinion
-    return replace(opinion, span=replace(opinion.span, calls=meter.calls, usage=meter.usage))
+    return opinion._replace(span=opinion.span._replace(calls=meter.calls, usage=meter.usage))
 
 
 def _span(look: Look, verdict: Verdict, seconds: float, error: str = "") -> Span:

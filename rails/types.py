@@ -6,7 +6,8 @@ Nothing here runs a rail, reads a policy or asks a model.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from trackbed.llm.types import Generator, Message, Usage
 from trackbed.retrieval.types import Embedder, Passage
@@ -23,6 +24,7 @@ Streams = Literal["spans", "prefix", "whole"]
 Value = str | int | float | bool  # of a variable
 
 DIGEST_BYTES = 16
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Turn:
     history: tuple[Message, ...] = ()
     passages: tuple[Passage, ...] = ()
     draft: str | None = None
-    vars: Mapping[str, Any] = field(default_factory=dict)  # any JSON value: what `when` and templates read
+    vars: Mapping[str, Any] = field(default_factory=lambda: NOTHING)  # any JSON value: what `when` and templates read
     judged: int = 0  # how many messages of the history passed the input rails in earlier turns
     state: State = field(default_factory=State)  # of the conversation, as the turn before left it
     said: str = ""  # a flow's words, which stand before an answer, or are the whole reply
@@ -183,9 +185,8 @@ class Citation:
     quote: str
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One timed step of a turn: a rail's judgement, a search, or a model's answer."""
+class Span(NamedTuple):
+    """One timed step of a turn: a rail's judgement, a search, or a model's answer. A turn has many; it is cheap."""
 
     stage: Literal["input", "dialog", "retrieval", "generation", "output"]
     name: str  # a rail's id, or what was done: search, generate, cite
@@ -196,7 +197,7 @@ class Span:
     usage: Usage | None = None
     calls: int = 0  # how often it asked a model
     subject: str = ""  # a digest of the text that was judged
-    notes: Mapping[str, Any] = field(default_factory=dict)  # any JSON values: how many passages, which model
+    notes: Mapping[str, Any] = NOTHING  # any JSON values: how many passages, which model
 
 
 @dataclass(slots=True)

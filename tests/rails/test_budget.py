@@ -122,7 +122,7 @@ async def test_a_place_is_free_again_whatever_became_of_its_turn() -> None:
     admission = Admission(Budget(max_turns=1, max_wait=5.0))
 
     async def take() -> None:
-        async with admission.place():
+        async with admission:
             await asyncio.Event().wait()
 
     holding = asyncio.ensure_future(take())
@@ -143,13 +143,13 @@ def test_places_are_shared_by_turns_on_different_event_loops() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     async def hold() -> None:
-        async with admission.place():
+        async with admission:
             inside.set()
             await asyncio.to_thread(leave.wait)
             order.append("first")
 
     async def wait() -> None:
-        async with admission.place():
+        async with admission:
             order.append("second")
 
     first = threading.Thread(target=lambda: asyncio.run(hold()))
