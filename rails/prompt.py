@@ -19,7 +19,8 @@ def render_prompt(turn: Turn, policy: "Policy") -> tuple[Message, ...]:
     Passages stand in the last message, not in the system's: whoever wrote them does not speak for the policy.
     """
     generation = policy.generation
-    history = turn.history[-generation.history :] if generation.history else ()
+    shown = turn.history[-generation.history :] if generation.history else ()
+    history = tuple(Message("user", m.content) if m.role == "system" else m for m in shown)
     own = policy.dialog.prompts.get(turn.step) if policy.dialog else None
     prompt = (own or generation.prompt).render(
         question=turn.question,
