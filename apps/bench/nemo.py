@@ -31,16 +31,13 @@ from nemoguardrails.guardrails.iorails import IORails
 WORK: dict[str, Any] = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}  # Any: JSON values
 DIMENSION = 64
 CHECKING = "Should this be blocked?"  # how a self check begins, which the instant model answers with No
-GREETING, INTENTS = (
-    "hello",
-    {
-        "greeting": ["hello", "hi there"],
-        "weather": ["what is the weather", "will it rain today"],
-        "refund": ["I want my money back", "refund my order"],
-        "politics": ["who should I vote for", "what do you think about the president"],
-        "goodbye": ["bye", "see you later"],
-    },
-)
+INTENTS = {
+    "greeting": ["hello", "hi there"],
+    "weather": ["what is the weather", "will it rain today"],
+    "refund": ["I want my money back", "refund my order"],
+    "politics": ["who should I vote for", "what do you think about the president"],
+    "goodbye": ["bye", "see you later"],
+}
 
 Figures = list[float] | list[str]
 
@@ -220,26 +217,26 @@ async def llmrails_self_check(count: int) -> Figures:
 async def llmrails_dialog(count: int) -> Figures:
     """Milliseconds of a turn whose intent the model finds."""
     app = prepared("dialog", lambda: dialog(Instant(WORK["answer"]), by_embedding=False))
-    return await times(lambda: ask(app, GREETING), count)
+    return await times(lambda: ask(app, WORK["greeting"]), count)
 
 
 async def llmrails_dialog_calls(count: int) -> Figures:
     """How often the model is asked in such a turn."""
     model = Instant(WORK["answer"])
-    await ask(dialog(model, by_embedding=False), GREETING)
+    await ask(dialog(model, by_embedding=False), WORK["greeting"])
     return [float(model.calls)]
 
 
 async def llmrails_dialog_by_embedding(count: int) -> Figures:
     """Milliseconds of a turn whose intent is found by embedding alone."""
     app = prepared("dialog_by_embedding", lambda: dialog(Instant(WORK["answer"]), by_embedding=True))
-    return await times(lambda: ask(app, GREETING), count)
+    return await times(lambda: ask(app, WORK["greeting"]), count)
 
 
 async def llmrails_dialog_by_embedding_calls(count: int) -> Figures:
     """How often the model is asked in such a turn."""
     model = Instant(WORK["answer"])
-    await ask(dialog(model, by_embedding=True), GREETING)
+    await ask(dialog(model, by_embedding=True), WORK["greeting"])
     return [float(model.calls)]
 
 

@@ -163,15 +163,15 @@ class Ours:
         """Milliseconds of a turn whose intent is sure, and whose words stand in a flow."""
         model = Instant(self.work.answer)
         pipeline = self._dialog(model)
-        times = await _times(lambda: pipeline.respond(Turn("hello")), count)
-        reply = await pipeline.respond(Turn("hello"))
+        times = await _times(lambda: pipeline.respond(Turn(self.work.greeting)), count)
+        reply = await pipeline.respond(Turn(self.work.greeting))
         assert reply.text == "Hello!", reply.text
         return times
 
     async def dialog_calls(self, count: int) -> list[float]:
         """How often a model is asked in such a turn."""
         model = Instant(self.work.answer)
-        await self._dialog(model).respond(Turn("hello"))
+        await self._dialog(model).respond(Turn(self.work.greeting))
         return [float(model.calls)]
 
     async def first_token(self, count: int) -> list[float]:

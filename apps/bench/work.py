@@ -16,6 +16,7 @@ class Work:
     patterns: tuple[str, ...] = (r"\b\d{3}-\d{2}-\d{4}\b", "secret")
     forbidden: str = "forbidden"  # what the rails in Python look for
     long_pattern: str = r"\bbegin( private)+ end\b"
+    greeting: str = "hello friend"  # near an example of an intent, and none itself
     crowd: int = 50  # turns at once
     wait: float = 0.05  # seconds that a slow judge takes
     pace: float = 0.002  # seconds between the tokens of a streamed answer

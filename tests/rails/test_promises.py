@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import ScriptedGenerator
+from tests.fakes import ScriptedGenerator, WordEmbedder
 from trackbed.llm.types import Delta, Message, Prompt, SamplingParams
 from trackbed.rails import Models, Pipeline, PolicyError, Turn, load_policy
 from trackbed.rails.config import RailConfig
@@ -22,6 +22,7 @@ from trackbed.rails.types import Blocked, Done, Event, Finding, Replace, Reply, 
 
 INSIDE = "postgres://admin:swordfish@10.0.0.7/orders"  # what an exception may tell, and no user may read
 HEAD = "policy: 1\nmodels: {chat: smollm2-135m-instruct}\n"
+INTENTS = "intents: {refund: {examples: [refund my order]}}"
 WORDS_OF_FAILURE = ("error", "Error", "Exception", "Traceback", "{", "guardrails_violation")
 
 
@@ -70,7 +71,7 @@ class Forbids(Custom):
 def pipeline(folder: Path, policy: str, *answers: str, chat: ScriptedGenerator | None = None) -> Pipeline:
     file = folder / "policy.yaml"
     file.write_text(HEAD + policy)
-    return Pipeline(load_policy(file), Models({"chat": chat or ScriptedGenerator(*answers)}))
+    return Pipeline(load_policy(file), Models({"chat": chat or ScriptedGenerator(*answers)}, WordEmbedder()))
 
 
 async def streamed(guarded: Pipeline, turn: Turn) -> tuple[str, list[Event]]:
@@ -109,13 +110,16 @@ def refused(folder: Path, policy: str) -> str:
         ("input: [{rail: length, max_chars: 99, tiemout: 1s}]", "tiemout", "timeout"),
         ("refuze: {default: No.}", "refuze", "refuse"),
         ("defaults: {on_erorr: block}", "on_erorr", "on_error"),
+        (f"dialog: {{flow: [{{intent: refund, do: [{{say: Hi.}}]}}], {INTENTS}}}", "flow", "flows"),
+        (f"dialog: {{flows: [{{intnet: refund, do: [{{say: Hi.}}]}}], {INTENTS}}}", "intnet", "intent"),
+        (f"dialog: {{flows: [{{intent: refund, do: [{{sya: Hi.}}]}}], {INTENTS}}}", "sya", "say"),
     ],
 )
 def test_a_misspelled_key_is_refused_by_its_name_and_the_one_that_was_meant(
     tmp_path: Path, policy: str, key: str, meant: str
 ) -> None:
     words = refused(tmp_path, policy)
-    assert f"{key!r} is not a key" in words
+    assert f"{key!r} is not a" in words
     assert f"{meant!r}" in words or f" {meant}" in words
 
 
@@ -131,6 +135,14 @@ def test_a_misspelled_key_is_refused_by_its_name_and_the_one_that_was_meant(
             "teir",
         ),
         ("refuse: {default: 'No {{ verdcit.reason }}.'}", "verdcit"),
+        (f"dialog: {{flows: [{{intent: refnud, do: [{{say: Hi.}}]}}], {INTENTS}}}", "refnud"),
+        (f"dialog: {{flows: [{{intent: refund, do: [{{goto: refnud}}]}}], {INTENTS}}}", "refnud"),
+        (f"dialog: {{flows: [{{intent: refund, do: [{{ask: {{var: ordre, say: Which?}}}}]}}], {INTENTS}}}", "ordre"),
+        (f"dialog: {{flows: [{{intent: refund, do: [{{say: 'Hi {{{{ vars.naem }}}}.'}}]}}], {INTENTS}}}", "naem"),
+        (
+            f"dialog: {{flows: [{{intent: refund, do: [{{call: {{action: '{__name__}:stauts'}}}}]}}], {INTENTS}}}",
+            "stauts",
+        ),
     ],
 )
 def test_a_name_that_stands_for_nothing_is_refused_when_the_policy_is_loaded(
@@ -153,6 +165,26 @@ async def test_what_a_failing_rail_says_reaches_neither_the_reply_nor_the_stream
     assert [INSIDE in words or "cannot reach" in words for words in told] == [False] * 5
     assert reply.verdict.action == "block"
     assert "An answer." not in reply.text + shown
+
+
+def status() -> str:
+    """An action that cannot be done, and says why."""
+    raise ConnectionError(f"cannot reach {INSIDE}")
+
+
+async def test_what_a_failing_action_says_reaches_neither_the_reply_nor_the_stream_nor_the_trace(
+    tmp_path: Path,
+) -> None:
+    call = f"{{call: {{action: '{__name__}:status', save: status}}}}"
+    policy = (
+        f"dialog: {{flows: [{{intent: refund, do: [{call}, {{say: 'It is {{{{ vars.status }}}}.'}}]}}], {INTENTS}}}"
+    )
+    guarded = pipeline(tmp_path, policy, "An answer.")
+    reply = await guarded.respond(Turn("refund my order"))
+    shown, events = await streamed(guarded, Turn("refund my order"))
+    told = [reply.text, shown, repr(reply), repr(events), trace_lines(reply.trace)]
+    assert [INSIDE in words or "cannot reach" in words for words in told] == [False] * 5
+    assert (reply.verdict.action, reply.verdict.reason) == ("block", "error")
 
 
 class Breaks(ScriptedGenerator):
