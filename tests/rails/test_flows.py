@@ -505,6 +505,25 @@ async def test_a_long_conversation_keeps_a_small_state(talk: Talk) -> None:
     assert len(dump_state(talking.state, b"k" * 32)) < 400
 
 
+async def test_a_caller_that_goes_away_in_the_middle_of_an_action_leaves_the_flow_waiting(talk: Talk) -> None:
+    talking = talk(refunds("{ask: {var: order_id, say: Which?}}", "{call: {action: 'ACT:hangs'}}"))
+    await talking.say(REFUNDED)
+    assert talking.reply
+    work = asyncio.ensure_future(talking.pipeline.respond(talking.reply.next("123456")))
+    await asyncio.sleep(0.02)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert await talking.say("blue") == "Which?"
+
+
+async def test_a_turns_time_is_over_in_the_middle_of_an_action(talk: Talk) -> None:
+    talking = talk(refunds("{call: {action: 'ACT:hangs'}}"), more="budget: {wall: 50ms}")
+    await talking.say(REFUNDED)
+    assert talking.reply
+    assert (talking.reply.verdict.action, talking.reply.verdict.reason) == ("block", "timeout")
+
+
 async def test_turns_at_once_do_not_share_variables(talk: Talk) -> None:
     talking = talk(RENAME)
     first = await talking.pipeline.respond(Turn("change my name please"))
