@@ -19,7 +19,7 @@ from trackbed.rails.cite import cite, quote
 from trackbed.rails.errors import BudgetSpent
 from trackbed.rails.prompt import render_prompt
 from trackbed.rails.sentences import sentences
-from trackbed.rails.stage import Opinion, Rewriter, StagedRail, cut, drop, mask, merge, run_stage
+from trackbed.rails.stage import Opinion, Rewriter, StagedRail, beginning, drop, mask, merge, run_stage
 from trackbed.rails.stream import HoldBack, waits_for_the_end
 from trackbed.rails.sync import run_sync
 from trackbed.rails.types import (
@@ -283,8 +283,8 @@ class Pipeline:
         return Reply(text, citations, trace, verdict, messages, turn.remembers(messages))
 
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
-        """The supported part of the draft, else the passages' own sentences; where they have none, `unknown`."""
-        left = cut(turn, verdict) if verdict.findings else None
+        """The draft as far as it is supported, else the passages' own sentences; where they have none, `unknown`."""
+        left = beginning(turn, verdict)
         if left and sentences(left):
             return left
         return quote(turn.question, turn.passages) or self.policy.generation.unknown

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from trackbed.llm.types import Message
 from trackbed.rails.budget import METER, Meter, metered
 from trackbed.rails.errors import BudgetSpent, RailFailed
+from trackbed.rails.sentences import ITEM
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Rail, Reason, Span, Stage, Then, Trace, Turn, Verdict
 
@@ -152,19 +153,17 @@ def mask(turn: Turn, verdict: Verdict) -> str | None:
     return "".join(pieces) + turn.text[reached:]
 
 
-def cut(turn: Turn, verdict: Verdict) -> str | None:
-    """The text without the findings and the white space behind them; None where nothing would be left.
+def beginning(turn: Turn, verdict: Verdict) -> str | None:
+    """The text before the first finding, without white space or the sign of a list item at its end.
 
-    >>> cut(Turn("", text="One. Two. Three."), Verdict.block(findings=(Finding("UNSUPPORTED", 5, 9),)))
-    'One. Three.'
+    >>> beginning(Turn("", text="1. One.\\n2. Two."), Verdict.block(findings=(Finding("UNSUPPORTED", 11, 15),)))
+    '1. One.'
     """
-    pieces, reached = [], 0
-    for finding in sorted(verdict.findings, key=lambda f: (f.start, -f.end)):
-        pieces.append(turn.text[reached : max(reached, finding.start)])
-        reached = max(reached, finding.end)
-        reached += len(turn.text[reached:]) - len(turn.text[reached:].lstrip())
-    left = "".join(pieces) + turn.text[reached:]
-    return left if left.strip() else None
+    if not verdict.findings:
+        return None
+    text = turn.text[: min(finding.start for finding in verdict.findings)].rstrip()
+    line = text.rfind("\n") + 1
+    return text[:line].rstrip() if ITEM.fullmatch(text[line:] + " ") else text
 
 
 def drop(turn: Turn, verdict: Verdict) -> str | None:

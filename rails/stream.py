@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from trackbed.rails.cite import cited_beginning
 from trackbed.rails.sentences import END
-from trackbed.rails.stage import Look, Opinion, StagedRail, cut, groups, judge, mask, waits
+from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, waits
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Citation, Event, Finding, Streaming, Streams, Text, Turn, Verdict
 
@@ -118,13 +118,17 @@ class HoldBack:
 
     async def _advance(self, text: str) -> None:
         """Take the looks that are due, and show what has become settled."""
+        following = ""  # a letter that comes next, unless nothing does
         for group in self.groups:
             if len(text) > group.seen and self._is_due(group, text):
                 await self._look(group, text)
-            text = self._left(group, text)
+            left, settled = self._left(group, text)
+            if settled < len(text):
+                following = text[settled] if text[settled].isalpha() else ""
+            text = left
         citations: tuple[Citation, ...] = ()
         if self.turn.passages:
-            text, citations = cited_beginning(text, self.turn.passages)
+            text, citations = cited_beginning(text + following, self.turn.passages)
         if len(text) > len(self.shown) and text.startswith(self.shown):
             self.emit(Text(text[len(self.shown) :]))
             self.shown = text
@@ -172,15 +176,16 @@ class HoldBack:
         else:
             group.seen, group.held, group.found = len(text), held, tuple(found)
 
-    def _left(self, group: _Group, text: str) -> str:
-        """What the group leaves of the text, as far as that is settled."""
+    def _left(self, group: _Group, text: str) -> tuple[str, int]:
+        """What the group leaves of the text as far as that is settled, and how far that is."""
         settled = group.held
         if group.of_beginnings:
             settled = min(settled, self._behind(group, text))
         view, verdict = replace(self.turn, text=text[:settled]), Verdict.block(findings=group.found)
         if group.found:
-            return (mask if group.rails[0].use.then == "mask" else cut)(view, verdict) or ""
-        return text[:settled]
+            text = (mask if group.rails[0].use.then == "mask" else beginning)(view, verdict) or ""
+            return text, settled
+        return text[:settled], settled
 
     def _behind(self, group: _Group, text: str) -> int:
         """How much of what was judged is far enough behind, or has waited long enough."""

@@ -20,6 +20,7 @@ ABSTAINS = re.compile(
     r"\b(?:I (?:do not|don't|don’t) know|(?:do|does)(?: not|n't|n’t) (?:say|mention|contain|provide|answer))\b",
     re.IGNORECASE,
 )
+GAP = re.compile(rf"(?:\s|{MARK.pattern})*")  # between sentences
 
 
 class Grounding:
@@ -69,35 +70,38 @@ class Grounding:
             return Verdict.block(detail="what it only announces", score=1.0)
         if judged.strays:
             findings = judged.claims if judged.each else ()
-            return Verdict.block(detail="what was not asked", score=1.0, findings=_findings(findings))
+            return Verdict.block(detail="what was not asked", score=1.0, findings=_findings(turn.text, findings))
         share = 1 - len(unsupported) / len(judged.said) if judged.said else 0.0
         if share >= self.config.minimum:
             return Verdict.allow(score=1 - share)
-        return Verdict.block(detail="what the documents do not say", score=1 - share, findings=_findings(unsupported))
+        return Verdict.block(
+            detail="what the documents do not say", score=1 - share, findings=_findings(turn.text, unsupported)
+        )
 
     def held(self, turn: Turn) -> int:
-        """Where the last sentence begins; nothing is settled before one can stay."""
+        """Where the unfinished sentence begins; nothing is settled before it is known that the first ones stay."""
         if not turn.passages and not self.config.require_passages:
             return len(turn.text)
         said = sentences(turn.text)[:-1]
         judged = self._judged(turn, said)
-        stays = judged.said and not judged.strays and len(judged.unsupported) < len(judged.said)
-        return said[-1].end if stays else 0
+        stays = judged.said and not judged.strays and judged.said[0] not in judged.unsupported
+        return _after_gap(turn.text, said[-1].end) if stays else 0
 
     def _judged(self, turn: Turn, said: Sequence[Sentence]) -> "_Judged":
         """What the passages make of the sentences of the draft."""
+        each, announced = self.config.minimum == 1, turn.text.rstrip().endswith(":")
         said = [s for s in said if MARK.sub("", f" {s.text}").strip()]
         claims = [s for s in said if not ABSTAINS.search(s.text)]
-        supports = [support(MARK.sub("", s.text), turn.passages) for s in claims]
-        supported = [(c, s) for c, s in zip(claims, supports, strict=True) if s.score >= self.config.support]
-        unsupported = [c for c, s in zip(claims, supports, strict=True) if s.score < self.config.support]
-        each = self.config.minimum == 1
-        announced = turn.text.rstrip().endswith(":")
+        supports = {c: support(MARK.sub("", c.text), turn.passages) for c in claims}
+        unsupported = [c for c in claims if supports[c].score < self.config.support]
         if announced and each and said and said[-1].end >= len(turn.text.rstrip()) and said[-1] not in unsupported:
             unsupported.append(said[-1])
-        spoken = [*(c.text for c, _ in supported)] if each else [turn.text]
-        behind = [turn.passages[s.passage].heading for _, s in supported]
-        strays = bool(supported) and coverage(turn.question, [*spoken, *behind]) < self.config.relevance
+        kept = [c for c in claims if c not in unsupported]
+        if each and unsupported:  # what follows an unsupported sentence is no answer either
+            kept = [c for c in kept if c.start < unsupported[0].start]
+        behind = [turn.passages[supports[c].passage].heading for c in kept]
+        spoken = [c.text for c in kept] if each else [turn.text]
+        strays = bool(kept) and coverage(turn.question, [*spoken, *behind]) < self.config.relevance
         return _Judged(said, claims, unsupported, announced, strays, each)
 
 
@@ -112,5 +116,12 @@ class _Judged(NamedTuple):
     each: bool  # every sentence has to be supported
 
 
-def _findings(unsupported: Sequence[Sentence]) -> tuple[Finding, ...]:
-    return tuple(Finding("UNSUPPORTED", s.start, s.end) for s in unsupported)
+def _findings(text: str, unsupported: Sequence[Sentence]) -> tuple[Finding, ...]:
+    """The sentences as findings; a mark before one belongs to the sentence before it."""
+    return tuple(Finding("UNSUPPORTED", _after_gap(text, s.start), s.end) for s in unsupported)
+
+
+def _after_gap(text: str, start: int) -> int:
+    """Where, from there on, something else than white space and marks begins."""
+    gap = GAP.match(text, start)
+    return gap.end() if gap else start

@@ -95,14 +95,15 @@ class Pii:
 
 
 APART = 64  # characters between two digits of one number, and behind its last one that say what it is, at most
-MARKS = re2.compile("[0-9@]")
-LAST_WORDS = re2.compile(r"(?:\S+\s+)?\S*\s*\z")  # an IBAN's country may stand apart from its digits
+MARKS = re2.compile(r"\[[0-9]{1,3}\]|([0-9@])")  # the number of a citation is part of no other
+# An IBAN's country and a phone number's plus may stand apart from the digits.
+LAST_WORDS = re2.compile(r"(?:(?:\A|\s)(?:\S{0,2}(?i:[a-z]{2})|[(+]{1,4})\s+)?\S*\z")
 
 
 def _unfinished(text: str) -> int:
     """Where the last words begin, or the last row of numbers, whose end is not known yet."""
     start = _words_before(text, len(text))
-    for place in reversed([match.start() for match in MARKS.finditer(text)]):
+    for place in reversed([match.start() for match in MARKS.finditer(text) if match.group(1)]):
         if place < start - APART:
             break
         start = min(start, _words_before(text, place))
