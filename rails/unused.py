@@ -4,9 +4,9 @@ This file compares what is written with what can be asked, read or said. It runs
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from trackbed.rails.cost import worst_case
+from trackbed.rails.cost import Cost, worst_case
 from trackbed.rails.policy import REASONS, Policy, PolicyTest
 from trackbed.rails.remark import Remark
 from trackbed.rails.source import Node
@@ -21,8 +21,14 @@ def unused(policy: Policy, root: Node) -> Iterator[Remark]:
     yield from _models(policy, root)
     yield from _vars(policy, root)
     yield from _refusals(policy, root)
+    asked, cost = asked_models(policy), worst_case(policy)
+    said = [text for key, node in root.keys.items() if key != "tests" for text in _texts(node)]
     for i, test in enumerate(policy.tests):
-        yield from _test(policy, test, root, root.at(["tests", i]))
+        node = root.at(["tests", i])
+        yield from _scripts(test, asked, node)
+        yield from _leaks(test, said, node)
+        if "dialog" not in root.keys:
+            yield from _calls(test, cost, node)
 
 
 def asked_models(policy: Policy) -> set[str]:
@@ -83,28 +89,33 @@ def _sayable(policy: Policy) -> set[str]:
     return said
 
 
-def _test(policy: Policy, test: PolicyTest, root: Node, node: Node) -> Iterator[Remark]:
-    """What of a test cannot fail."""
+def _scripts(test: PolicyTest, asked: set[str], node: Node) -> Iterator[Remark]:
+    """Models that a test has say something, and that nobody asks."""
     for name in test.model:
-        if name not in asked_models(policy):
-            yield Remark(
-                f"model {name!r} is never asked, so what it is to answer shows nothing", node.at(["model", name]).key
-            )
-    given = [*(said.text for said in test.before), *(message.content for message in test.messages)]
+        if name not in asked:
+            place = node.at(["model", name]).key
+            yield Remark(f"model {name!r} is never asked, so what it is to answer shows nothing; leave it out", place)
+
+
+def _leaks(test: PolicyTest, said: Sequence[str], node: Node) -> Iterator[Remark]:
+    """Texts that cannot leak, since nobody says them."""
+    given = [*(turn.text for turn in test.before), *(message.content for message in test.messages), *said]
     given += [*(test.passages or ()), *map(str, test.actions.values())]
     given += [answer for answers in test.model.values() for answer in answers]
-    given += [text for key, part in root.keys.items() if key != "tests" for text in _texts(part)]
     for text in test.expect.leaked:
         if not any(text in words for words in given):
             yield Remark(
                 f"nothing in this test says {text!r}, so it cannot leak; have the user, a passage or the model say it",
                 node.at(["expect", "leaked"]).key,
             )
-    cost, limit = worst_case(policy), test.expect.model_calls
-    most = cost.model_calls + cost.per_message * (len(test.messages) - 1)
-    if limit is not None and limit >= most and "dialog" not in root.keys:
+
+
+def _calls(test: PolicyTest, cost: Cost, node: Node) -> Iterator[Remark]:
+    """A bound that no turn of this policy can exceed."""
+    most, bound = cost.model_calls + cost.per_message * (len(test.messages) - 1), test.expect.model_calls
+    if bound is not None and bound >= most:
         yield Remark(
-            f"this turn asks models {most} times at most, so 'model_calls: {limit}' expects nothing; lower it",
+            f"this turn asks models {most} times at most, so 'model_calls: {bound}' expects nothing; lower it",
             node.at(["expect", "model_calls"]).key,
         )
 
