@@ -103,5 +103,5 @@ def test_the_policy_of_the_examples_passes_its_own_tests() -> None:
 
 def test_the_flows_of_the_examples_pass_their_own_tests() -> None:
     folder = ROOT / "examples" / "policies"  # where the policy finds its action
-    assert "6 passed" in run("-m", "trackbed.apps.cli", "policy", "test", "refund.yaml", cwd=folder)
+    assert "7 passed" in run("-m", "trackbed.apps.cli", "policy", "test", "refund.yaml", "--mutate", cwd=folder)
     assert "OK" in run("-m", "trackbed.apps.cli", "policy", "check", "refund.yaml", cwd=folder)
