@@ -198,20 +198,15 @@ def _theirs(rival: Rival, contender: Contender) -> float:
 
 
 def _imports(ours: Ours, python: Path | None, rounds: int) -> Iterator[Row]:
-    """What an import takes in fresh processes, alone and with the first policy, for what an import puts off comes then.
+    """What an import takes in fresh processes, and the first policy after it, for what an import puts off comes then.
 
     The first round fills the disk's cache and does not count.
     """
     first = f"Pipeline(load_policy({str(ours.smallest())!r}), Models({{'chat': object()}}))"
-    for name, aim, mine, other in (
-        ("import, s", 0.15, OUR_IMPORT, THEIR_IMPORT),
-        ("import and load a first policy, s", None, f"{OUR_IMPORT}; {first}", f"{THEIR_IMPORT}; {THEIR_FIRST}"),
-    ):
-        here, there = [], []
-        for n in range(rounds + 1):
-            seconds = import_seconds(Path(sys.executable), mine)
-            theirs = import_seconds(python, other) if python else None
-            if n:
-                here.append(seconds)
-                there += [] if theirs is None else [theirs]
-        yield Row(name, here, there, "both engines" if python else "", aim=aim)
+    here, there = [], []
+    for _ in range(rounds + 1):
+        here.append(import_seconds(Path(sys.executable), OUR_IMPORT, first))
+        there += [import_seconds(python, THEIR_IMPORT, THEIR_FIRST)] if python else []
+    rival = "both engines" if python else ""
+    yield Row("import, s", [i for i, _ in here[1:]], [i for i, _ in there[1:]], rival, aim=0.15)
+    yield Row("import and a first policy, s", [i + p for i, p in here[1:]], [i + p for i, p in there[1:]], rival)

@@ -105,10 +105,12 @@ def open_rival(python: Path, work: Work) -> Iterator[Rival]:
                 process.kill()
 
 
-def import_seconds(python: Path, statement: str) -> float:
-    """How long an import takes in a fresh process."""
-    code = f"import time\nstarted = time.perf_counter()\n{statement}\nprint(time.perf_counter() - started)"
+def import_seconds(python: Path, statement: str, first: str) -> tuple[float, float]:
+    """How long an import takes in a fresh process, and then the first use."""
+    lines = ["from time import perf_counter as now", "times = [now()]", statement, "times.append(now())"]
+    code = "\n".join([*lines, first, "times.append(now())", "print(times[1] - times[0], times[2] - times[1])"])
     done = subprocess.run(  # noqa: S603  as above
         [str(python), "-I", "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, env=QUIET
     )
-    return float(done.stdout.splitlines()[-1])
+    imported, used = done.stdout.splitlines()[-1].split()
+    return float(imported), float(used)

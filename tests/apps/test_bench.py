@@ -22,7 +22,7 @@ COUNTS |= {Ours.dialog: 2, Ours.dialog_calls: 1, Ours.first_token: 1, Ours.leak:
 FAKE = f"""#!{sys.executable}
 import json, sys
 if "-c" in sys.argv:
-    sys.exit(print("noise\\n0.5"))
+    sys.exit(print("noise\\n0.5 0.25"))
 print(json.dumps({{"nemoguardrails": "0.24.1"}}), flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
@@ -93,7 +93,10 @@ def test_a_rival_is_asked_in_turns_with_ours(python: Path) -> None:
     rows = found["rows"]
     assert [(row["rival"], row["theirs"], row["note"]) for row in rows[:2]] == [("one", 8, ""), ("two", 8, "new")]
     assert all(row["lowest"] <= row["ratio"] <= row["highest"] and row["met"] for row in rows[:2])
-    assert (rows[2]["name"], rows[2]["theirs"]) == ("import, s", 0.5)
+    assert [(row["name"], row["theirs"]) for row in rows[2:]] == [
+        ("import, s", 0.5),
+        ("import and a first policy, s", 0.75),
+    ]
     assert found["versions"]["nemoguardrails"] == "0.24.1"
 
 
