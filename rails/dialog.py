@@ -117,6 +117,8 @@ def read_dialog(
         name = child.keys["intent"] if "intent" in child.keys else child.keys["id"]
         if written.intent is not None and written.intent not in intents:
             problems.add(f"{written.intent!r} is not an intent{nearest(written.intent, intents)}", name.place)
+        if written.id is not None and written.id in intents:
+            problems.add(f"{written.id!r} is an intent; a flow that it begins has it as its 'intent'", name.place)
         if str(name.value) in flows:
             problems.add(f"two flows are called {name.value!r}", name.place)
         if problems.many:

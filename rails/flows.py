@@ -23,10 +23,10 @@ MAX_RUN = 100  # steps that one turn runs, whatever its flows say
 MAX_KEPT = 4096  # characters of all variables that flows set, so that a state stays small
 
 # What an action returned, as the rails leave it, and what they came to.
-Judge = Callable[[Turn, str], Awaitable[tuple[str, Verdict]]]
+JudgeResult = Callable[[Turn, str], Awaitable[tuple[str, Verdict]]]
 
 
-async def run_flow(dialog: Dialog, intents: Intents, judge: Judge, turn: Turn, trace: Trace) -> Scripted:
+async def run_flow(dialog: Dialog, intents: Intents, judge: JudgeResult, turn: Turn, trace: Trace) -> Scripted:
     """What the dialog makes of a turn that the input rails have passed. Whatever goes wrong refuses the turn."""
     started = perf_counter()
     run = _Run(dialog, judge, turn)
@@ -66,7 +66,7 @@ async def run_flow(dialog: Dialog, intents: Intents, judge: Judge, turn: Turn, t
 class _Run:
     """A walk through the flows of a dialog, for one turn."""
 
-    def __init__(self, dialog: Dialog, judge: Judge, turn: Turn) -> None:
+    def __init__(self, dialog: Dialog, judge: JudgeResult, turn: Turn) -> None:
         self.dialog = dialog
         self.judge = judge
         self.asked = turn

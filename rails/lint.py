@@ -20,7 +20,7 @@ from trackbed.rails.unused import unused
 def lint(policy: Policy) -> list[Remark]:
     """What a reviewer would ask about, in the order of the file."""
     root = read_policy(policy.file)
-    found = [*_stages(policy, root), *_rails(policy), *_dialog(policy)]
+    found = [*_stages(policy, root), *_rails(policy), *_dialog(policy, root)]
     found += [*cost_remarks(policy, root), *unused(policy, root)]
     if not policy.tests:
         found.append(Remark("no tests; a 'tests' section shows what the policy does", _top(policy)))
@@ -43,9 +43,12 @@ def _stages(policy: Policy, root: Node) -> Iterator[Remark]:
             yield Remark(f"nothing is enforced on {stage}: every rail there only observes; enforce one", place)
 
 
-def _dialog(policy: Policy) -> Iterator[Remark]:
+def _dialog(policy: Policy, root: Node) -> Iterator[Remark]:
     """Flows and steps that no turn comes to, and examples that stand under two intents."""
     if policy.dialog:
+        if policy.generation.ahead:
+            words = "'ahead' drafts nothing beside a dialog, whose flows may ask no model; leave one of them out"
+            yield Remark(words, root.at(["generation", "ahead"]).key)
         for message, place in (*unreachable(policy.dialog), *colliding(policy.dialog)):
             yield Remark(message, place)
 

@@ -50,8 +50,9 @@ from trackbed.apps.schemas import verdict_json
 from trackbed.apps.settings import Settings, load_settings
 from trackbed.llm.catalogue import locate
 from trackbed.llm.types import Completion, Generator, Message, Role, SamplingParams
+from trackbed.rails.errors import PolicyError
 from trackbed.rails.pipeline import Pipeline
-from trackbed.rails.policy import load_policy
+from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.stage import merge
 from trackbed.rails.sync import iterate_sync, run_sync
 from trackbed.rails.types import Turn, Verdict
@@ -218,10 +219,11 @@ class Rails(Runnable[Any, Any]):
     `prompt | (rails | model)`.
 
     Only the input and output rails run; a grounding rail has no passages here and lets no claim pass. The system
-    messages of a chain are its developer's and are not judged.
+    messages of a chain are its developer's and are not judged. A policy with a dialog cannot stand around a chain.
     """
 
     def __init__(self, pipeline: Pipeline, close: ExitStack | None = None) -> None:
+        _refuse_dialog(pipeline.policy)
         self.pipeline = pipeline
         self._close = close or ExitStack()
 
@@ -230,6 +232,7 @@ class Rails(Runnable[Any, Any]):
         """The rails of a policy, by its name or its file; models that its rails ask are loaded. Raises PolicyError."""
         stack = ExitStack()
         loaded = load_policy(policy)
+        _refuse_dialog(loaded)
         return cls(stack.enter_context(build_judge(settings or load_settings(), loaded, "input", "output")), stack)
 
     def close(self) -> None:
@@ -464,3 +467,10 @@ def _quiet(config: RunnableConfig | None) -> RunnableConfig:
 def _usage(completion: Completion) -> UsageMetadata:
     read, written = completion.usage
     return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def _refuse_dialog(policy: Policy) -> None:
+    """Raise PolicyError where a part of the policy would be left out and nobody told."""
+    if policy.dialog:
+        words = "the flows of a dialog do not run around a chain; give a policy without 'dialog', or answer by Pipeline"
+        raise PolicyError(words, policy.dialog.place)

@@ -29,6 +29,10 @@ from trackbed.apps.settings import Settings
 from trackbed.llm.catalogue import locate
 from trackbed.llm.engine import Engine
 from trackbed.llm.errors import EngineStopped
+from trackbed.rails.errors import PolicyError
+from trackbed.rails.pipeline import Pipeline
+from trackbed.rails.policy import load_policy
+from trackbed.rails.types import Models
 from trackbed.retrieval.types import Passage
 
 POLICY = """
@@ -130,6 +134,15 @@ def rails(tmp_path: Path) -> Rails:
 def model(*answers: str) -> tuple[ChatTrackbed, ScriptedGenerator]:
     generator = ScriptedGenerator(*answers)
     return ChatTrackbed(generator=generator), generator
+
+
+def test_a_policy_whose_dialog_would_not_run_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("policy: 1\ndialog: {flows: [{id: a, do: [stop]}]}\n")
+    for made in (lambda: Rails.from_policy(file, Settings(cache=tmp_path, data=tmp_path)),
+                 lambda: Rails(Pipeline(load_policy(file), Models({}, WordEmbedder())))):  # fmt: skip
+        with pytest.raises(PolicyError, match=r"policy\.yaml:2:1: the flows of a dialog do not run around a chain"):
+            made()
 
 
 def test_what_passes_is_answered_with_its_verdict(rails: Rails) -> None:

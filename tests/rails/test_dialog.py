@@ -113,6 +113,7 @@ def test_a_mistake_in_a_step_is_told_at_its_place(load: Load, step: str, expecte
         ("{flows: [{intent: refund, do: [stop]}]}", "2:27: 'refund' is not an intent; it has: nothing"),
         ("{intents: {refund: {examples: [a]}}, flows: [{intent: refnud, do: [stop]}]}",
          "2:63: 'refnud' is not an intent; did you mean 'refund'?"),
+        ("{intents: {a: {examples: [b]}}, flows: [{id: a, do: [stop]}]}", "2:54: 'a' is an intent"),
         ("{flows: [{id: a, do: [stop]}, {id: a, do: [stop]}]}", "2:44: two flows are called 'a'"),
         ("{flows: [{do: [stop]}]}", "2:18: a flow has either 'intent' or 'id'"),
         ("{flows: [{id: a, do: []}]}", "2:26: 'dialog.flows[0].do' is given but empty"),

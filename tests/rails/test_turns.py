@@ -121,3 +121,9 @@ def test_flows_that_nothing_begins_and_examples_of_two_intents_are_remarked(load
         "example 'Hi!' of intent 'b' is also an example of 'a'; leave one out",
         "flow 'c' is never begun: it has no intent, and no 'goto' comes to it; leave it out",
     ]
+
+
+def test_drafting_ahead_beside_a_dialog_is_remarked(load: Load, tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text("policy: 1\ngeneration: {ahead: true}\ndialog: {flows: [{id: a, do: [stop]}]}\n")
+    assert any(str(remark).startswith(f"{file}:2:14: 'ahead' drafts nothing") for remark in lint(load_policy(file)))
