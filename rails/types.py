@@ -7,15 +7,10 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from trackbed.llm.types import Generator, Message, Usage
 from trackbed.retrieval.types import Embedder, Passage
-
-if TYPE_CHECKING:
-    from trackbed.rails.config import ModelName, RailConfig
-
-__all__ = ["ModelName", "RailConfig"]  # which are imported when they are first used, since they need Pydantic
 
 Stage = Literal["input", "retrieval", "output"]
 Judge = Literal["input", "dialog", "retrieval", "output"]  # who comes to a verdict: a stage, or the dialog
@@ -312,11 +307,3 @@ class Rail(Protocol):
     async def check(self, turn: Turn) -> Verdict:
         """Judge `turn.text`. Raises RailFailed when it cannot."""
         ...
-
-
-def __getattr__(name: str) -> object:
-    if name in __all__:
-        from trackbed.rails import config
-
-        return getattr(config, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

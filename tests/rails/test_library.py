@@ -88,11 +88,3 @@ async def test_a_rail_that_needs_no_model_judges_the_text_alone(name: str, stage
     elsewhere = "forbidden a@b.org " + "password=" + "hunter2"
     assert (await judge.check(Turn(elsewhere, draft=elsewhere, stage=stage, text="fine"))).action == "allow"
     assert (await judge.check(Turn("fine", draft="fine", stage=stage, text=elsewhere))).action == "block"
-
-
-def test_what_a_rail_of_ones_own_needs_stands_with_the_nouns_too() -> None:
-    from trackbed.rails import config, types
-
-    assert (types.RailConfig, types.ModelName) == (config.RailConfig, config.ModelName)
-    with pytest.raises(AttributeError, match="RailConfg"):
-        _ = types.RailConfg  # type: ignore[attr-defined]
