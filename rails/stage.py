@@ -340,6 +340,6 @@ def _sound(verdict: object, staged: StagedRail, turn: Turn) -> Verdict:
         raise RailFailed("rewrites, and gives no text")
     if verdict.action == "rewrite" and staged.use.mode == "enforce" and not staged.rewrites:
         raise RailFailed(f"rewrites, and the policy says then: {staged.use.then}")
-    if any(not 0 <= f.start < f.end <= len(turn.text) for f in verdict.findings):
+    if verdict.findings and any(not 0 <= f.start < f.end <= len(turn.text) for f in verdict.findings):
         raise RailFailed("finds something outside the text")
     return verdict

@@ -197,10 +197,13 @@ class HoldBack:
         return max(sentence, waited, len(seen) - self._kept_back(), 0)
 
     def _kept_back(self) -> int:
-        """How many characters the last tokens have that are kept back; more than there are, while there are too few."""
-        if len(self.tokens) < self.streaming.hold_back:
+        """How many characters the last tokens have that are kept back; more than there are, while there are too few.
+
+        The token that is shown is one of those that a look covers, so one less is kept back.
+        """
+        reached = len(self.tokens) - self.streaming.hold_back + 1
+        if reached < 1:
             return len(self.draft) + 1
-        reached = len(self.tokens) - self.streaming.hold_back
         return len(self.draft) - (self.tokens[reached - 1][0] if reached else 0)
 
     def _overdue(self) -> int:
