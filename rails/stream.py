@@ -142,7 +142,7 @@ class HoldBack:
         return (
             not group.asks
             or not group.of_beginnings
-            or len(text) - group.seen >= self._kept_back()
+            or len(text) - group.seen > self._kept_back()
             or _last_end(text) > group.seen
             or self._overdue() > group.seen
         )
