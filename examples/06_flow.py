@@ -6,9 +6,7 @@ from pathlib import Path
 
 from trackbed.apps.build import build
 from trackbed.apps.settings import load_settings
-from trackbed.rails import load_policy
-from trackbed.rails.state import dump_state, load_state
-from trackbed.rails.types import State
+from trackbed.rails import State, dump_state, load_policy, load_state
 
 POLICIES = Path(__file__).parent / "policies"
 KEY = b"32 secret bytes, kept on servers"

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trackbed.rails.config import RailConfig
-    from trackbed.rails.errors import PolicyError, RailFailed, RailsError
+    from trackbed.rails.errors import PolicyError, RailFailed, RailsError, StateRefused
     from trackbed.rails.pipeline import Pipeline
     from trackbed.rails.policy import Policy
-    from trackbed.rails.types import Models, Reply, Turn, Verdict
+    from trackbed.rails.state import dump_state, load_state
+    from trackbed.rails.types import Models, Reply, State, Turn, Verdict
 
 __all__ = [
     "RAILS",
@@ -25,9 +26,13 @@ __all__ = [
     "RailFailed",
     "RailsError",
     "Reply",
+    "State",
+    "StateRefused",
     "Turn",
     "Verdict",
+    "dump_state",
     "load_policy",
+    "load_state",
 ]
 
 # The rails that ship, by the name that a policy calls them. Nothing is imported until it is used, and a name outside
@@ -45,10 +50,11 @@ RAILS = {
 
 LATER = {
     "trackbed.rails.config": ("RailConfig",),
-    "trackbed.rails.errors": ("PolicyError", "RailFailed", "RailsError"),
+    "trackbed.rails.errors": ("PolicyError", "RailFailed", "RailsError", "StateRefused"),
     "trackbed.rails.pipeline": ("Pipeline",),
     "trackbed.rails.policy": ("Policy",),
-    "trackbed.rails.types": ("Models", "Reply", "Turn", "Verdict"),
+    "trackbed.rails.state": ("dump_state", "load_state"),
+    "trackbed.rails.types": ("Models", "Reply", "State", "Turn", "Verdict"),
 }
 
 
