@@ -38,14 +38,14 @@ class StagedRail:
     use: "RailUse"
     rail: Rail
     immediate: bool = field(init=False)  # its check never waits, so that it needs no task and no clock
+    enforced: bool = field(init=False)
+    rewrites: bool = field(init=False)  # it may change the text, so that its neighbours have to wait for it
 
     def __post_init__(self) -> None:
+        enforced = self.use.mode == "enforce"
         object.__setattr__(self, "immediate", not waits(type(self.rail).check))
-
-    @property
-    def rewrites(self) -> bool:
-        """Whether it may change the text, so that its neighbours have to wait for it."""
-        return self.use.mode == "enforce" and self.use.then in ("mask", "drop", "quote")
+        object.__setattr__(self, "enforced", enforced)
+        object.__setattr__(self, "rewrites", enforced and self.use.then in ("mask", "drop", "quote"))
 
 
 class Look(NamedTuple):
@@ -66,7 +66,7 @@ class Opinion(NamedTuple):
     @property
     def blocks(self) -> bool:
         """Whether the stage ends here."""
-        return self.verdict.action == "block" and self.staged.use.mode == "enforce"
+        return self.verdict.action == "block" and self.staged.enforced
 
 
 async def run_stage(
@@ -82,10 +82,11 @@ async def run_stage(
         opinions = await judge([Look(staged, *view) for staged in group for view in views], rewriters)
         for opinion in opinions:
             trace.add(opinion.span)
-        enforced += [o.verdict for o in opinions if o.staged.use.mode == "enforce"]
-        if blocked := next((o.verdict for o in opinions if o.blocks), None):
-            return turn, blocked
-        if any(o.verdict.action == "rewrite" and o.staged.rewrites for o in opinions):
+            if opinion.staged.enforced:
+                enforced.append(opinion.verdict)
+        if any(opinion.blocks for opinion in opinions):
+            return turn, merge(enforced)
+        if group[0].rewrites and any(o.verdict.action == "rewrite" for o in opinions):
             texts = [o.verdict.text if o.verdict.action == "rewrite" else None for o in opinions]
             turn, views = _rewritten(stage, turn, texts), []
     return turn, merge(enforced)
@@ -122,8 +123,9 @@ async def judge(looks: Sequence[Look], rewriters: Mapping[Then, Rewriter]) -> li
                 continue
         if opinions[i].blocks:
             return list(opinions.values())
-    if waiting:
-        opinions |= await _together(waiting, rewriters)
+    if not waiting:
+        return list(opinions.values())
+    opinions |= await _together(waiting, rewriters)
     return [opinions[i] for i in sorted(opinions)]
 
 
@@ -279,6 +281,8 @@ def _abandon(task: "asyncio.Task[Verdict]") -> None:
 def _concluded(look: Look, verdict: object, seconds: float, rewriters: Mapping[Then, Rewriter]) -> Opinion:
     """The opinion of a rail that has answered, in time or not, something that can be carried out or not."""
     use = look.staged.use
+    if verdict is ALLOWED and seconds <= use.timeout:
+        return Opinion(look.staged, ALLOWED, _span(look, ALLOWED, seconds))
     try:
         if seconds > use.timeout:  # it held the event loop, so that no clock could stop it
             raise TimeoutError
@@ -326,7 +330,7 @@ def _span(look: Look, verdict: Verdict, seconds: float, error: str = "") -> Span
         name=use.id,
         milliseconds=1000 * seconds,
         verdict=verdict,
-        enforced=use.mode == "enforce",
+        enforced=look.staged.enforced,
         error=error,
         subject=look.subject,
     )
@@ -338,7 +342,7 @@ def _sound(verdict: object, staged: StagedRail, turn: Turn) -> Verdict:
         raise RailFailed(f"answered {type(verdict).__name__}, not a Verdict")
     if verdict.action == "rewrite" and not isinstance(verdict.text, str):
         raise RailFailed("rewrites, and gives no text")
-    if verdict.action == "rewrite" and staged.use.mode == "enforce" and not staged.rewrites:
+    if verdict.action == "rewrite" and staged.enforced and not staged.rewrites:
         raise RailFailed(f"rewrites, and the policy says then: {staged.use.then}")
     if verdict.findings and any(not 0 <= f.start < f.end <= len(turn.text) for f in verdict.findings):
         raise RailFailed("finds something outside the text")

@@ -54,7 +54,7 @@ class State:
         for message in messages:
             chained = f"{digest}\n{message.role}\n{message.content}".encode("utf-8", "surrogatepass")
             digest, judged = hashlib.blake2b(chained, digest_size=DIGEST_BYTES).hexdigest(), judged + 1
-        return replace(self, judged=judged, digest=digest)
+        return State(self.vars, self.flows, judged, digest)
 
     def turn(self, question: str, messages: Iterable[Message] = ()) -> "Turn":
         """The turn that asks `question` after these messages; those that the state does not prove are judged anew."""
