@@ -72,6 +72,8 @@ class Pipeline:
             intents = Intents(policy.dialog, replace(models, generators=self.generators))
             self.script = partial(run_flow, policy.dialog, intents, _unjudged)
         self.rewriters: Mapping[Then, Rewriter] = {"mask": mask, "drop": drop, "quote": self._quote}
+        # They can say what is wrong with a few words of a document, and so judge quotations.
+        self.finders = [staged for staged in self.rails.get("output", ()) if "mask" in staged.use.rail_class.actions]
         self.admission = Admission(policy.budget)
         # Whether a stream shows nothing before the draft is written and judged.
         self.shows_late = any(waits_for_the_end(staged.use, policy.stream) for staged in self.rails.get("output", ()))
@@ -109,12 +111,12 @@ class Pipeline:
             if scripted.then == "refuse":
                 return self._refuse(turn, scripted.verdict, trace)
             if scripted.then == "reply":
-                return self._reply(turn, "", asked, trace)
+                return await self._reply(turn, "", asked, trace)
             turn, found = await ahead.prepared(turn, trace)
         if found.action == "block":
             return self._refuse(turn, found, trace)
         if turn.draft is None:
-            return self._reply(turn, self.policy.generation.unknown, merge([asked, found]), trace)
+            return await self._reply(turn, self.policy.generation.unknown, merge([asked, found]), trace)
 
         tell(listen, Progress("output"))
         turn, answered = await self._run("output", turn, trace)
@@ -124,7 +126,7 @@ class Pipeline:
         if answered.action == "block":
             return self._refuse(turn, answered, trace)
 
-        return self._reply(turn, turn.draft or "", merge([asked, found, answered]), trace)
+        return await self._reply(turn, turn.draft or "", merge([asked, found, answered]), trace)
 
     async def _prepare(self, turn: Turn, trace: Trace, listen: Listener | None) -> tuple[Turn, Verdict]:
         """The turn with its passages and a draft; there is none where a rail blocks, or nothing was found."""
@@ -243,7 +245,11 @@ class Pipeline:
         self, deltas: AsyncGenerator[Delta, None], turn: Turn, listen: Listener
     ) -> tuple[Completion | None, Sequence[Opinion]]:
         """What the model writes, shown as far as it is settled; no completion where a rail has blocked it, and why."""
-        hold = None if self.shows_late else HoldBack(self.rails.get("output", ()), turn, self.policy.stream, listen)
+        hold = (
+            None
+            if self.shows_late
+            else HoldBack(self.rails.get("output", ()), turn, self.policy.stream, listen, self._quoted)
+        )
         completion, tokens = None, 0
         try:
             async with aclosing(deltas):
@@ -270,17 +276,30 @@ class Pipeline:
         messages = turn.history[: turn.judged]
         return Reply(self.policy.refusal(verdict, turn), (), trace, verdict, messages, turn.remembers(messages))
 
-    def _reply(self, turn: Turn, text: str, verdict: Verdict, trace: Trace) -> Reply:
+    async def _reply(self, turn: Turn, text: str, verdict: Verdict, trace: Trace) -> Reply:
         """The answer with its citations."""
         citations: tuple[Citation, ...] = ()
         if turn.passages:
             started = perf_counter()
             text, citations = cite(text, turn.passages)
+            citations = tuple([await self._quoted(turn, citation, trace) for citation in citations])
             notes = {"citations": len(citations)}
             trace.add(Span("output", "cite", 1000 * (perf_counter() - started), notes=notes))
         text = "\n\n".join(filter(None, [turn.said, text]))
         messages = (*turn.history, Message("user", turn.question), Message("assistant", text))
         return Reply(text, citations, trace, verdict, messages, turn.remembers(messages))
+
+    async def _quoted(self, turn: Turn, citation: Citation, trace: Trace) -> Citation:
+        """The citation as the rails that find spans leave its quote; none is left of one that they block.
+
+        What the document says has not been judged yet as something that leaves.
+        """
+        judged = Trace()
+        view, verdict = await run_stage(
+            "output", self.finders, replace(turn, draft=citation.quote), judged, self.rewriters
+        )
+        trace.spans += [span for span in judged.spans if span.verdict and span.verdict.action != "allow"]
+        return replace(citation, quote="" if verdict.action == "block" else view.draft or "")
 
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
         """The draft as far as it is supported, else the passages' own sentences; where they have none, `unknown`."""

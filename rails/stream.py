@@ -6,7 +6,7 @@ text makes all of it wait. This file knows what is settled; it knows nothing of 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,7 +15,7 @@ from trackbed.rails.cite import cited_beginning
 from trackbed.rails.sentences import END
 from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, waits
 from trackbed.rails.trace import digest
-from trackbed.rails.types import Citation, Event, Finding, Streaming, Streams, Text, Turn, Verdict
+from trackbed.rails.types import Citation, Event, Finding, Streaming, Streams, Text, Trace, Turn, Verdict
 
 if TYPE_CHECKING:
     from trackbed.rails.policy import RailUse
@@ -76,11 +76,19 @@ class _Group:
 class HoldBack:
     """Shows what is settled of one draft: `feed` it, and `close` it when the draft is written or given up."""
 
-    def __init__(self, rails: Sequence[StagedRail], turn: Turn, streaming: Streaming | None, emit: Emit) -> None:
+    def __init__(
+        self,
+        rails: Sequence[StagedRail],
+        turn: Turn,
+        streaming: Streaming | None,
+        emit: Emit,
+        quoted: Callable[[Turn, Citation, Trace], Awaitable[Citation]],
+    ) -> None:
         self.groups = [_Group(group) for group in groups([s for s in rails if s.use.mode == "enforce"])]
         self.turn = replace(turn, stage="output")
         self.streaming = streaming or Streaming()
         self.emit = emit
+        self.quoted = quoted  # judges the words of a citation
         self.opinions: Sequence[Opinion] = ()  # of the look that blocked
         self.draft = self.shown = ""
         self.citations = 0  # that have been shown
@@ -133,7 +141,7 @@ class HoldBack:
             self.emit(Text(text[len(self.shown) :]))
             self.shown = text
             for citation in citations[self.citations :]:
-                self.emit(citation)
+                self.emit(await self.quoted(self.turn, citation, Trace()))
             self.citations = max(self.citations, len(citations))
         self._set_alarm()
 

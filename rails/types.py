@@ -176,7 +176,10 @@ class Scripted:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A mark `[n]` of the reply, and the span of the source behind it: `quote` is source text start to end."""
+    """A mark `[n]` of the reply, and the span of the source behind it: `quote` is source text start to end.
+
+    Where an output rail masks something of it, the quote is masked; where one blocks it, there is none.
+    """
 
     n: int
     source: str
