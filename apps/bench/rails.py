@@ -18,7 +18,7 @@ from trackbed.apps.bench.report import Comparison, Row, installed
 from trackbed.apps.bench.rival import HOW, Rival, import_seconds, open_rival
 from trackbed.apps.bench.work import Work, leaked
 from trackbed.apps.terminal import Report
-from trackbed.rails import PolicyError
+from trackbed.rails.errors import UnknownRail
 
 OUR_IMPORT = "from trackbed.rails import Models, Pipeline, Turn, load_policy"
 THEIR_IMPORT = "from nemoguardrails import LLMRails, RailsConfig"
@@ -186,7 +186,7 @@ def _row(case: Case, contender: Contender | None, ours: list[float | None], thei
 def _ours(loop: asyncio.Runner, ours: Ours, case: Case) -> float | None:
     try:
         return median(loop.run(case.measure(ours, case.count)))
-    except PolicyError:
+    except UnknownRail:
         return None
 
 
