@@ -1,13 +1,19 @@
 """The dialog in a policy's language: every mistake has a place and words, and a reviewer's questions are found."""
 
+import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.fakes import WordEmbedder
 from trackbed.rails.dialog import Dialog, colliding, unreachable
 from trackbed.rails.errors import PolicyError
+from trackbed.rails.lint import lint
 from trackbed.rails.policy import load_policy
 
 Load = Callable[[str], Dialog]
@@ -203,3 +209,59 @@ dialog:
         *words,
         "8: example 'three one two' of intent 'b' means the same as 'one two three', an example of 'a'; leave one out",
     ]
+
+
+WHOLE: dict[str, Any] = {
+    "intents": {"refund": {"examples": ["I want my money back"]}, "hours": {"examples": ["opening hours"]}},
+    "classify": {"threshold": 0.5, "model": "none"},
+    "flows": [
+        {
+            "intent": "refund",
+            "do": [
+                {"label": "again"},
+                {"ask": {"var": "order_id", "say": "Which?", "again": "Well?", "times": 2, "otherwise": "Bye."}},
+                {"set": {"count": "{{ vars.count + 1 }}"}},
+                {"call": {"action": f"{__name__}:order", "args": {"id": "{{ vars.order_id }}"}, "save": "status"}},
+                {"if": "vars.status == 'open'", "then": [{"say": "Done."}, "stop"], "else": [{"goto": "again"}]},
+                {"goto": "other"},
+            ],
+        },
+        {
+            "id": "other",
+            "do": [{"if": "vars.count > 2", "then": [{"generate": {"prompt": "{{ question }}"}}]}, "generate"],
+        },
+    ],
+}
+ODD: list[Any] = [
+    None, 0, -1, 1.5, True, "", "stop", "refund", "{{", "{{ vars.x }}", "{{ question }}", [], {}, ["stop"],
+    {"say": "a"},
+    {"if": "true", "then": ["stop"]}, {"ask": {"var": "order_id", "say": "x"}}, "a:b", "json:dumps", "os:path",
+    [[[[]]]],
+    10**30, "2s", {"stop": None, "say": "a"},
+]  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(deeper for key, part in parts for deeper in places(part, (*path, key)))]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_dialog_changed_anywhere_loads_or_says_where_it_is_wrong(tmp_path: Path, data: st.DataObject) -> None:
+    dialog = {"dialog": copy.deepcopy(WHOLE)}
+    for _ in range(data.draw(st.integers(1, 3))):
+        *way, last = data.draw(st.sampled_from([path for path in places(dialog) if path]))
+        node: Any = dialog
+        for key in way:
+            node = node[key]
+        node[last] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
+    file = tmp_path / "acme.yaml"
+    variables = {"order_id": {"type": "string"}, "count": {"type": "integer", "default": 0}}
+    file.write_text(json.dumps({"policy": 1, "vars": variables, **dialog}))
+    mistake: PolicyError | None = None
+    try:
+        lint(load_policy(file))
+    except PolicyError as error:
+        mistake = error
+    assert mistake is None or (mistake.place and mistake.place.line == 1)
