@@ -17,11 +17,10 @@ def tell(listen: Listener | None, event: Event) -> None:
 
 
 class Ahead:
-    """A turn prepared ahead, or not: `prepared` gives what was begun if the turn is the same, else begins anew."""
+    """A turn prepared ahead, or not: `prepared` gives what was begun, or begins it."""
 
     def __init__(self, prepare: Prepare, turn: Turn, listen: Listener | None, *, wanted: bool) -> None:
         self.prepare = prepare
-        self.turn = turn
         self.listen = listen
         self.trace = Trace()
         self.valve = _Valve(listen)
@@ -31,8 +30,7 @@ class Ahead:
 
     async def prepared(self, turn: Turn, trace: Trace) -> tuple[Turn, Verdict]:
         """The turn with its passages and its draft. Raises what preparing raises."""
-        if self.task is None or turn != self.turn:  # a rail has rewritten it
-            self._give_up()
+        if self.task is None:
             return await self.prepare(turn, trace, self.listen)
         self.valve.open()
         prepared = await self.task

@@ -171,7 +171,7 @@ class GenerationKeys(Keys):
     history: int = Field(6, ge=0, le=1000)
     """How many of the conversation's last messages the model sees."""
     ahead: bool = False
-    """Whether to search and draft while the input rails still judge; nothing leaves before all have passed."""
+    """Whether to search and draft beside the input rails that only judge; nothing leaves before all have passed."""
 
 
 class StreamKeys(Keys):

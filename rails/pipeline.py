@@ -72,6 +72,12 @@ class Pipeline:
             intents = Intents(policy.dialog, replace(models, generators=self.generators))
             self.script = partial(run_flow, policy.dialog, intents, _unjudged)
         self.rewriters: Mapping[Then, Rewriter] = {"mask": mask, "drop": drop, "quote": self._quote}
+        # What is drafted ahead is drafted beside the rails that only judge: what is masked, no model sees.
+        asked = self.rails.get("input", ())
+        last = max((i for i, staged in enumerate(asked, start=1) if staged.rewrites), default=0)
+        self.before, self.beside = asked, asked[len(asked) :]
+        if policy.generation.ahead and not self.script:  # a flow may ask no model at all
+            self.before, self.beside = asked[:last], asked[last:]
         # They can say what is wrong with a few words of a document, and so judge quotations.
         self.finders = [staged for staged in self.rails.get("output", ()) if "mask" in staged.use.rail_class.actions]
         self.admission = Admission(policy.budget)
@@ -101,11 +107,14 @@ class Pipeline:
     async def _answer(self, turn: Turn, trace: Trace, listen: Listener | None) -> Reply:
         """One turn, from top to bottom. This is the whole of it; each paragraph is one step."""
         tell(listen, Progress("input"))
-        wanted = self.policy.generation.ahead and not self.script  # a flow may ask no model
-        async with Ahead(self._prepare, turn, listen, wanted=wanted) as ahead:
-            turn, asked = await self._run("input", turn, trace)
-            if asked.action == "block":
-                return self._refuse(turn, asked, trace)
+        turn, asked = await self._run("input", turn, trace, self.before)
+        if asked.action == "block":
+            return self._refuse(turn, asked, trace)
+        async with Ahead(self._prepare, turn, listen, wanted=bool(self.beside)) as ahead:
+            turn, judged = await self._run("input", turn, trace, self.beside)
+            if judged.action == "block":
+                return self._refuse(turn, judged, trace)
+            asked = merge([asked, judged])
             scripted = await self._scripted(turn, trace, listen)
             turn = scripted.turn
             if scripted.then == "refuse":
@@ -199,8 +208,12 @@ class Pipeline:
         turn, verdict = await self._run(stage, turn, trace)
         return turn, verdict, trace
 
-    async def _run(self, stage: Stage, turn: Turn, trace: Trace) -> tuple[Turn, Verdict]:
-        return await run_stage(stage, self.rails.get(stage, ()), turn, trace, self.rewriters)
+    async def _run(
+        self, stage: Stage, turn: Turn, trace: Trace, rails: Sequence[StagedRail] | None = None
+    ) -> tuple[Turn, Verdict]:
+        return await run_stage(
+            stage, self.rails.get(stage, ()) if rails is None else rails, turn, trace, self.rewriters
+        )
 
     async def _scripted(self, turn: Turn, trace: Trace, listen: Listener | None) -> Scripted:
         """What the policy's dialog makes of the turn; without one, a model is to answer."""

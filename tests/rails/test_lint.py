@@ -59,6 +59,11 @@ def when(condition: str, vars: str = "tier: {type: string}") -> str:
     ("text", "expected", "twin"),
     [
         (
+            policy(input=f"{GUARD}, {MASKS}", rest="generation: {ahead: true}\n"),
+            "nothing is drafted ahead before rail 'input/regex' has masked; put it above 'input/llama_guard'",
+            policy(input=f"{MASKS}, {GUARD}", rest="generation: {ahead: true}\n"),
+        ),
+        (
             policy(input=f"{RUDE}, {RUDE.replace('}', ', id: again}')}"),
             "2:42: rail 'input/again' never fires: 'input/regex' before it finds the same",
             policy(input=f"{RUDE}, {ODD}"),
