@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+LONGEST = 4000  # characters of one mistake's words, which may quote what a policy says
+
 
 class RailsError(Exception):
     """The rail engine could not do its work; the message says what was found and what to do."""
@@ -28,6 +30,8 @@ class PolicyError(RailsError):
     """
 
     def __init__(self, message: str, place: Place | None = None, others: "Sequence[PolicyError]" = ()) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
         super().__init__("\n".join([f"{place}: {message}" if place else message, *map(str, others)]))
         self.message = message
         self.place = place
@@ -48,6 +52,10 @@ class BudgetSpent(RailsError):
 
 class TooBusy(RailsError):
     """So many turns run already that this one was turned away; the message says how long it waited."""
+
+
+class TemplateFailed(RailsError):
+    """A template or a condition could not be filled in: a value is missing, or what it makes is too long."""
 
 
 class StateRefused(RailsError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from trackbed.rails.errors import PolicyError
-from trackbed.rails.source import Node, read_source
+from trackbed.rails.source import Node, Spent, inside, read_source
 from trackbed.rails.types import Stage
 
 POLICIES = Path(__file__).parents[1] / "policies"  # those that ship
@@ -25,25 +25,33 @@ def find_policy(path_or_name: str | Path) -> Path:
     """The file that a shipped name or a path means. Raises PolicyError."""
     if path_or_name in shipped():
         return POLICIES / f"{path_or_name}.yaml"
-    file = _in_folder(Path(path_or_name))
-    if not file.is_file():
-        known = ", ".join(shipped())
-        raise PolicyError(f"there is no policy at {file}; give a file, a folder with a policy.yaml, or one of: {known}")
-    return file
+    file = Path(path_or_name)
+    known = ", ".join(shipped())
+    try:
+        file = file / "policy.yaml" if file.is_dir() else file
+        if file.is_file():
+            return file
+    except (OSError, ValueError) as error:  # a name too long, or in a folder that nobody may read
+        raise PolicyError(f"there is no policy at {path_or_name!r}: {error}; it can be one of: {known}") from None
+    raise PolicyError(f"there is no policy at {file}; give a file, a folder with a policy.yaml, or one of: {known}")
 
 
-def read_policy(file: Path, heirs: tuple[Path, ...] = ()) -> Node:
+def read_policy(file: Path) -> Node:
     """The tree of a policy's file, over that of the policy which it extends. Raises PolicyError."""
-    own = read_source(file)
+    return _read(file, (), Spent())
+
+
+def _read(file: Path, heirs: tuple[Path, ...], spent: Spent) -> Node:
+    own = read_source(file, spent)
     node = own.keys.get("extends")
     if node is None or not isinstance(node.value, str):
         return own
     if node.value in shipped():
         base = POLICIES / f"{node.value}.yaml"
     else:
-        base = _in_folder(file.parent / node.value)
-        if not base.resolve().is_relative_to(file.parent.resolve()):
-            raise PolicyError(f"{node.value!r} is outside the policy's folder, {file.parent}", node.place)
+        base = inside(file.parent, node.value, node.place)
+        if base.is_dir():
+            base = inside(file.parent, f"{node.value}/policy.yaml", node.place)
         if not base.is_file():
             known = ", ".join(shipped())
             raise PolicyError(
@@ -54,7 +62,7 @@ def read_policy(file: Path, heirs: tuple[Path, ...] = ()) -> Node:
         raise PolicyError(f"{node.value!r} extends this policy in turn", node.place)
     if len(heirs) > MAX_GENERATIONS:
         raise PolicyError(f"more than {MAX_GENERATIONS} policies extend each other", node.place)
-    return _merged(read_policy(base, heirs), own)
+    return _merged(_read(base, heirs, spent), own)
 
 
 def entries(stage: Node | None) -> list[Node]:
@@ -68,10 +76,6 @@ def written_id(rail: Node) -> str:
     """A rail's id as it is written, whether it can be read or not."""
     named = rail.keys.get("id") or rail.keys.get("rail")
     return str(named.value) if named else ""
-
-
-def _in_folder(path: Path) -> Path:
-    return path / "policy.yaml" if path.is_dir() else path
 
 
 def _merged(base: Node, own: Node) -> Node:

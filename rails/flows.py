@@ -217,7 +217,7 @@ class _Run:
             self.said.append(said)
 
     def _fill(self, written: Filled) -> Value:
-        """A value, filled in. Raises jinja2.TemplateError where a variable is missing."""
+        """A value, filled in. Raises TemplateFailed where a variable is missing."""
         if isinstance(written, Template):
             return written.render(**self._names())
         found = written.value(**self._names()) if isinstance(written, Condition) else written

@@ -7,6 +7,7 @@ a policy lead to is `policy.py`'s business.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,7 @@ from pydantic_core import ErrorDetails
 from trackbed.llm.types import Role
 from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import Place, PolicyError
+from trackbed.rails.pattern import PatternBudget
 from trackbed.rails.source import Node
 from trackbed.rails.template import nearest
 from trackbed.rails.types import Action, Judge, Reason, Then
@@ -84,12 +86,20 @@ Duration = Annotated[
 ModelSource = Annotated[str, BeforeValidator(_source, json_schema_input_type=str), Field(min_length=1)]
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(min_length=1)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Spoken = Annotated[
+    dict[Role, str], AfterValidator(_one_role), Field(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+]
 # What each rail may say is its own schema's business.
 Rails = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_RAILS)]
 Steps = Annotated[list[Any], Field(min_length=1, max_length=MAX_STEPS)]  # each step has its own schema too
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
 OnError = Literal["block", "allow"]
 Failure = Literal["timeout", "error", "nonsense"]
+
+
+def _required(quantity: Literal["anyOf", "oneOf"], *keys: str) -> dict[str, Any]:
+    """What a schema says of keys of which one must be given, and with `oneOf` one alone."""
+    return {quantity: [{"required": [key]} for key in keys]}
 
 
 class Keys(BaseModel):
@@ -197,6 +207,7 @@ class OutputKeys(Keys):
 class BudgetKeys(Keys):
     """What one turn may take, and how many turns may run at once."""
 
+    model_config = ConfigDict(json_schema_extra=_required("anyOf", "wall", "model_calls", "max_turns"))
     called: ClassVar[str] = "budget"
     wall: Duration | None = None
     """How long a turn may take: 20s."""
@@ -238,6 +249,7 @@ class RailKeys(BaseModel):
 class ExpectKeys(Keys):
     """What a test expects of the reply."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
     called: ClassVar[str] = "expect"
     action: Action | None = None
     """allow, rewrite or block."""
@@ -285,6 +297,7 @@ class FlowKeys(Keys):
     """A scripted exchange."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["intent"]}, {"required": ["id"]}]})
+    model_config = ConfigDict(json_schema_extra=_required("oneOf", "intent", "id"))
     called: ClassVar[str] = "a flow"
     intent: Name | None = None
     """The intent that begins it; it is the flow's name too."""
@@ -329,10 +342,11 @@ class TestKeys(Keys):
     """A conversation, what the models are made to answer, and what must come of it."""
 
     __test__: ClassVar[bool] = False  # pytest takes it for a class of tests otherwise
+    model_config = ConfigDict(json_schema_extra=_required("oneOf", "user", "messages", "turns"))
     called: ClassVar[str] = "a test"
     user: str | None = None
     """What the user says."""
-    messages: list[Annotated[dict[Role, str], AfterValidator(_one_role)]] | None = Field(None, min_length=1)
+    messages: list[Spoken] | None = Field(None, min_length=1)
     """A conversation that no rail has judged yet; the user speaks last."""
     turns: list[Said] | None = Field(None, min_length=2, max_length=100)
     """What the user says, turn after turn, as texts or with what to expect; the test's own `expect` is of the last."""
@@ -411,6 +425,7 @@ class Problems:
     def __init__(self, file: str) -> None:
         self.file = file
         self.found: list[PolicyError] = []
+        self.patterns = PatternBudget()
 
     @property
     def many(self) -> bool:
@@ -447,7 +462,7 @@ def read_keys(model: type[Model], node: Node, called: str, problems: Problems) -
     """The node as a `model`; None when it is none, and `problems` say why and where."""
     try:
         # JSON has lists where Python has tuples and sets, so types can be strict and a Config may use either.
-        return model.model_validate_json(json.dumps(node.plain()), strict=True)
+        return model.model_validate_json(json.dumps(node.plain()), strict=True, context=problems.patterns)
     except ValidationError as error:
         problems.found += [
             _problem(details, model, node, called) for details in error.errors(include_url=False)[:LIMIT]
@@ -480,7 +495,10 @@ def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: st
             return PolicyError(str(error["ctx"]["error"]), found.place)
         case "literal_error":
             words = error["ctx"]["expected"].replace("'", "")
-            return PolicyError(f"{key!r} is {_short(value)}; it can be {words}", found.place)
+            known = words.replace(" or ", ", ").split(", ")
+            close = get_close_matches(str(value)[:60], [word for word in known if word != value], n=1)
+            meant = f"; did you mean {close[0]!r}? It" if close else "; it"
+            return PolicyError(f"{key!r} is {_short(value)}{meant} can be {words}", found.place)
         case "too_short" if not value:
             return PolicyError(f"{key!r} is given but empty; leave it out, or give it something", found.key)
         case "dict_type" | "model_type":

@@ -16,7 +16,7 @@ from trackbed.llm.types import Completion, Delta, Message
 from trackbed.rails.ahead import Ahead, Listener, tell
 from trackbed.rails.budget import METER, Admission, Meter, Metered
 from trackbed.rails.cite import cite, quote
-from trackbed.rails.errors import BudgetSpent
+from trackbed.rails.errors import BudgetSpent, TemplateFailed
 from trackbed.rails.prompt import render_prompt
 from trackbed.rails.sentences import sentences
 from trackbed.rails.stage import Opinion, Rewriter, StagedRail, beginning, drop, mask, merge, run_stage
@@ -97,6 +97,8 @@ class Pipeline:
                 return await self._answer(turn, trace, listen)
         except BudgetSpent:
             return self._refuse(turn, Verdict.block(reason="error", detail="model calls"), trace)
+        except TemplateFailed:
+            return self._refuse(turn, Verdict.block(reason="error", detail="the prompt"), trace)
         except TimeoutError:
             if not clock.expired():
                 raise

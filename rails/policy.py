@@ -10,13 +10,10 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
-import re2
-from jinja2 import TemplateError
-
 from trackbed.llm.types import Message, SamplingParams
 from trackbed.rails.budget import Budget
 from trackbed.rails.dialog import Dialog, read_dialog, saved_names
-from trackbed.rails.errors import Place
+from trackbed.rails.errors import Place, PolicyError, TemplateFailed
 from trackbed.rails.extends import POLICIES, STAGES, entries, find_policy, read_policy, written_id
 from trackbed.rails.language import (
     DefaultKeys,
@@ -29,6 +26,7 @@ from trackbed.rails.language import (
     VariableKeys,
     read_keys,
 )
+from trackbed.rails.pattern import PatternBudget
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
 from trackbed.rails.types import NOTHING, Action, Judge, Reason, Stage, Streaming, Turn, Value, Verdict
@@ -51,6 +49,9 @@ REFUSAL = "I can't help with that."
 CHAT = "smollm2-135m-instruct"
 VERDICT = ("action", "stage", "rail", "reason", "detail", "categories")  # what words of refusal may read
 REASONS = ("default", "policy", "timeout", "error")
+
+MAX_TEMPLATES = 65_536  # characters of all templates and conditions, each with
+TEMPLATE = 40  # more, for what the shortest of them takes to compile
 
 ModelSource = str  # a catalogue name, `hf:org/repo`, or the absolute path of a file or folder
 
@@ -163,7 +164,7 @@ class Policy:
         )
         try:
             return template.render(verdict=shown, vars=turn.vars)
-        except TemplateError:  # a refusal whose variable is missing still refuses
+        except TemplateFailed:  # a refusal whose variable is missing still refuses
             return REFUSAL
 
     def refusal_key(self, verdict: Verdict) -> str:
@@ -181,6 +182,7 @@ def load_policy(path_or_name: str | Path) -> Policy:
     file = find_policy(path_or_name)
     root = read_policy(file)
     problems = Problems(str(file))
+    _check_templates(root)
     _check_values(root, problems)
     keys = read_keys(PolicyKeys, root, "a policy", problems)
     scope = Scope(
@@ -226,6 +228,18 @@ def _under(root: Node, key: str) -> dict[str, Node]:
     return root.keys[key].keys if key in root.keys else {}
 
 
+def _check_templates(root: Node) -> None:
+    """Raise PolicyError where all templates and conditions, aliases written out, are too long to be compiled."""
+    total, stack = 0, [("", root)]
+    while stack:
+        key, node = stack.pop()
+        stack += [*node.keys.items(), *((key, item) for item in node.items)]
+        if isinstance(node.value, str) and ("{" in node.value or key in ("when", "if")):
+            total += len(node.value) + TEMPLATE
+        if total > MAX_TEMPLATES:
+            raise PolicyError(f"templates and conditions of more than {MAX_TEMPLATES} characters together", node.place)
+
+
 def _check_values(root: Node, problems: Problems) -> None:
     """A key without a value says nothing. What is inside a rail, its own schema decides."""
     for key, node in root.keys.items():
@@ -239,7 +253,10 @@ def _model_source(node: Node) -> ModelSource:
     source = str(node.value)
     if source.startswith("hf:") or not ("/" in source or source.endswith(".gguf")):
         return source
-    return str((Path(node.place.file).parent / Path(source).expanduser()).resolve())
+    try:
+        return str((Path(node.place.file).parent / Path(source).expanduser()).resolve())
+    except (OSError, ValueError, RuntimeError):  # nobody's home, a NUL, links in a circle; told by _check_models
+        return source
 
 
 def _check_models(root: Node, scope: Scope, problems: Problems) -> None:
@@ -253,6 +270,8 @@ def _check_models(root: Node, scope: Scope, problems: Problems) -> None:
         if source.startswith("hf:"):
             if not HUB_NAME.fullmatch(source):
                 problems.add(f"{source!r} is not of the form hf:org/repo", place)
+        elif "/" in source and not Path(source).is_absolute():
+            problems.add(f"{source!r} cannot be the path of a file or folder", place)
         elif "/" not in source and source not in CATALOGUE:
             problems.add(f"{source!r} is not a model of the catalogue{nearest(source, CATALOGUE)}", place)
 
@@ -261,7 +280,7 @@ def _variables(keys: PolicyKeys, root: Node, problems: Problems) -> dict[str, Va
     found = {}
     for name, written in keys.vars.items():
         node, variable = root.at(["vars", name]), Variable(written.type, written.pattern, written.default)
-        if mistake := _pattern_mistake(written):
+        if mistake := _pattern_mistake(written, problems.patterns):
             problems.add(mistake, node.at(["pattern"]).place)
         elif written.default is not None and (mistake := variable.mistake(written.default)):
             problems.add(f"the default of {name!r}: {mistake}", node.at(["default"]).place)
@@ -269,18 +288,16 @@ def _variables(keys: PolicyKeys, root: Node, problems: Problems) -> dict[str, Va
     return found
 
 
-def _pattern_mistake(written: VariableKeys) -> str:
+def _pattern_mistake(written: VariableKeys, patterns: PatternBudget) -> str:
     """Why a variable's pattern cannot be used; empty when it can, or there is none."""
     if written.pattern is None:
         return ""
     if written.type != "string":
         return f"a pattern is for strings, not for type {written.type}"
-    options = re2.Options()
-    options.log_errors = False
     try:
-        re2.compile(written.pattern, options)
-    except re2.error as error:
-        return f"the pattern is no regular expression of RE2: {error.args[0].decode(errors='replace')}"
+        patterns.compile(written.pattern)
+    except ValueError as error:
+        return str(error)
     return ""
 
 

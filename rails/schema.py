@@ -71,6 +71,7 @@ def _rail(name: str, found: type[Rail], config: Schema, stage: Stage) -> Schema:
         "properties": common | config.get("properties", {}),
         "required": required if "block" in able else [*required, "then"],
         "additionalProperties": False,
+        **{key: config[key] for key in ("anyOf", "oneOf") if key in config},
     }
 
 

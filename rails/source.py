@@ -7,7 +7,7 @@ and `no` are words. This file knows nothing of what a policy may say.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ MAX_NODES = 20_000
 MAX_DEPTH = 32
 MAX_KEY = 100  # characters
 MAX_INCLUDES = 8  # files that include each other
+# What ends a line for YAML and not in an editor: whoever reviews the file would not see the line that follows.
+HIDDEN_BREAK = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 
 # libyaml where it is there: it is ten times as fast, and gives the same events.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -68,9 +70,30 @@ class Node:
         return node
 
 
-def read_source(file: Path) -> Node:
+@dataclass(slots=True)
+class Spent:
+    """How much the files of a policy have taken, with all that they include and extend."""
+
+    bytes: int = 0
+    nodes: int = 0
+
+
+def read_source(file: Path, spent: Spent | None = None) -> Node:
     """The tree of a policy's file and of what it includes from its own folder. Raises PolicyError."""
-    return _Reader(file.parent).read(file, str(file), ())
+    return _Reader(file.parent, spent or Spent()).read(file, Place(str(file), 1, 1), ())
+
+
+def inside(folder: Path, name: str, place: Place) -> Path:
+    """The file that a name means, where it stands in this folder when links are followed. Raises PolicyError."""
+    try:
+        file = folder / name
+        outside = not file.resolve().is_relative_to(folder.resolve())
+        file.is_file()  # raises where no file can have that name
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or links in a circle
+        raise PolicyError(f"{name!r} cannot be the name of a file", place) from None
+    if outside:
+        raise PolicyError(f"{name!r} is outside the policy's folder, {folder}", place)
+    return file
 
 
 class _Limits(NamedTuple):
@@ -79,48 +102,48 @@ class _Limits(NamedTuple):
 
 
 class _Reader:
-    """Reads the files of one policy; its limits are for all of them together."""
+    """Reads a file and what it includes; its limits are for all files of the policy together."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spent: Spent) -> None:
         self.folder = folder
-        self.bytes = 0
-        self.nodes = 0
+        self.spent = spent
 
-    def read(self, file: Path, path: str, including: tuple[Path, ...]) -> Node:
-        """The tree of a YAML file; `path` is where in the policy it stands."""
+    def read(self, file: Path, place: Place, including: tuple[Path, ...]) -> Node:
+        """The tree of a YAML file, which stands at `place` in the policy."""
         shown = str(file)
-        text = self._text(file, Place(shown))
+        text = self._text(file, place)
         events = iter(_events(text, shown))
         document = _Document(self, shown, events, (*including, file.resolve()))
-        return document.root(path if including else "")
+        return document.root(place.key)
 
     def include(self, name: str, place: Place, including: tuple[Path, ...]) -> Node:
         """What `!include` puts in place: the tree of a YAML file, or the text of any other."""
-        file = self.folder / name
-        folder, target = self.folder.resolve(), file.resolve()
-        if not target.is_relative_to(folder):
-            raise PolicyError(f"'{name}' is outside the policy's folder, {self.folder}", place)
+        file = inside(self.folder, name, place)
+        target = file.resolve()
         if target in including:
             raise PolicyError(f"'{name}' includes itself", place)
         if len(including) > MAX_INCLUDES:
             raise PolicyError(f"more than {MAX_INCLUDES} files include each other", place)
         if target.suffix in (".yaml", ".yml"):
-            return self.read(file, place.key, including)
+            return self.read(file, place, including)
         return Node(self._text(target, place), place, place, Place(str(file), 1, 1, place.key))
 
     def count(self, nodes: int, place: Place) -> None:
         """Raise PolicyError where the tree grows too large, which only aliases of aliases do."""
-        self.nodes += nodes
-        if self.nodes > MAX_NODES:
+        self.spent.nodes += nodes
+        if self.spent.nodes > MAX_NODES:
             raise PolicyError(f"a policy of more than {MAX_NODES} values, its aliases written out", place)
 
     def _text(self, file: Path, place: Place) -> str:
-        if not file.is_file():
-            raise PolicyError(f"there is no file {file}", place)
-        with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES - self.bytes + 1)
-        self.bytes += len(data)
-        if self.bytes > MAX_BYTES:
+        try:
+            if not file.is_file():  # nor is a pipe or a device, which might never end
+                raise PolicyError(f"there is no file {file}", place)
+            with file.open("rb") as opened:
+                data = opened.read(MAX_BYTES - self.spent.bytes + 1)
+        except OSError as error:
+            raise PolicyError(f"{file} cannot be read: {error.strerror}", place) from None
+        self.spent.bytes += len(data)
+        if self.spent.bytes > MAX_BYTES:
             raise PolicyError(f"a policy is at most {MAX_BYTES // 1024} KiB, with all that it includes", place)
         try:
             return data.decode("utf-8-sig")
@@ -157,7 +180,7 @@ class _Document:
         if depth > MAX_DEPTH:
             raise PolicyError(f"nested deeper than {MAX_DEPTH}", place)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, place, depth)
+            return self._alias(event, place, depth, key or place)
         self.reader.count(1, place)
         assert isinstance(event, yaml.NodeEvent)
         self._check_tag(event, place)
@@ -199,14 +222,15 @@ class _Document:
             parts.append(limits)
         return found, _together(parts)
 
-    def _alias(self, event: yaml.AliasEvent, place: Place, depth: int) -> tuple[Node, _Limits]:
+    def _alias(self, event: yaml.AliasEvent, place: Place, depth: int, key: Place) -> tuple[Node, _Limits]:
         if event.anchor not in self.anchors:
             raise PolicyError(f"'*{event.anchor}' stands for nothing that is complete above it", place)
         node, limits = self.anchors[event.anchor]
         self.reader.count(limits.nodes, place)
         if depth + limits.height > MAX_DEPTH:
             raise PolicyError(f"nested deeper than {MAX_DEPTH}", place)
-        return node, limits
+        # What is wrong with the value here is told here; what is wrong inside of it, where it is written.
+        return replace(node, place=place, key=key), limits
 
     def _scalar(self, event: yaml.ScalarEvent, place: Place, key: Place) -> Node:
         if event.tag == "!include":
@@ -232,15 +256,27 @@ class _Document:
 
 def _events(text: str, file: str) -> Iterator[yaml.Event]:
     """The events of a YAML text; what is no YAML raises PolicyError."""
+    if found := HIDDEN_BREAK.search(text):
+        line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
+        words = f"U+{ord(found[0]):04X} ends a line for YAML and not in an editor; end lines with a line feed"
+        raise PolicyError(words, Place(file, line, column))
     try:
         yield from yaml.parse(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
-        raise PolicyError(f"this is not YAML: {error.problem}", Place(file, mark.line + 1, mark.column + 1)) from None
+        raise PolicyError(f"this is not YAML: {error.problem}", _within(text, file, mark)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise PolicyError("a character that YAML does not allow", Place(file, line, 1)) from None
+
+
+def _within(text: str, file: str, mark: yaml.Mark) -> Place:
+    """Where a mistake stands; one beyond the last line is told at its end."""
+    lines = text.split("\n")
+    if mark.line < len(lines):
+        return Place(file, mark.line + 1, mark.column + 1)
+    return Place(file, len(lines), len(lines[-1]) + 1)
 
 
 def _value(event: yaml.ScalarEvent) -> Scalar:

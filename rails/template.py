@@ -5,7 +5,8 @@ size and its time follow from what it is given. Every name in it is checked when
 knows nothing of policies; who compiles a template says which names there are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import SimpleNamespace
@@ -17,12 +18,14 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 
-from trackbed.rails.errors import Place, PolicyError
+from trackbed.rails.errors import Place, PolicyError, TemplateFailed
 
 MAX_SOURCE = 32_768  # characters of a template
 MAX_DEPTH = 40  # of expressions and blocks in each other
-MAX_KNOWN = 100  # names that a message lists
+MAX_KNOWN = 100  # names that a message lists, and characters of a name that it looks for among them
 MAX_JOINED = 65_536  # characters that `join` makes at most
+MAX_LOOPED = 400  # parts of all loops of a template together: what runs once for each message or passage
+MAX_RENDERED = 1_000_000  # characters of a template, filled in
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,20 @@ class Template:
 
     source: str
     place: Place
-    compiled: jinja2.Template = field(repr=False, compare=False)
+    compiled: jinja2.Template | None = field(repr=False, compare=False)  # None: the words are what they are
 
     def render(self, **values: object) -> str:
-        """The words, filled in. Raises jinja2.TemplateError where a value is missing."""
-        return self.compiled.render(_readable(values))
+        """The words, filled in. Raises TemplateFailed where a value is missing, or where they are too many."""
+        if self.compiled is None:
+            return self.source
+        pieces, length = [], 0
+        with _failing(self.place):
+            for piece in self.compiled.generate(_readable(values)):
+                pieces.append(piece)
+                length += len(piece)
+                if length > MAX_RENDERED:
+                    raise jinja2.TemplateRuntimeError(f"it makes more than {MAX_RENDERED} characters")
+        return "".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +71,24 @@ class Condition:
     reads: frozenset[str] = frozenset()  # the names in it
 
     def holds(self, **values: object) -> bool:
-        """Whether it is true. Raises jinja2.TemplateError where a value is missing."""
-        return bool(self.compiled(_readable(values)))
+        """Whether it is true. Raises TemplateFailed where a value is missing."""
+        with _failing(self.place):
+            return bool(self.compiled(_readable(values)))
 
     def value(self, **values: object) -> object:
-        """What it comes to. Raises jinja2.TemplateError where a value is missing."""
-        found = self.compiled(_readable(values))
-        if isinstance(found, jinja2.Undefined):
-            raise jinja2.UndefinedError(f"{self.source!r} reads a value that is missing")
-        return found
+        """What it comes to. Raises TemplateFailed where a value is missing."""
+        with _failing(self.place):
+            found = self.compiled(_readable(values))
+            if isinstance(found, jinja2.Undefined):
+                raise jinja2.UndefinedError(f"{self.source!r} reads a value that is missing")
+            return found
 
 
 def compile_template(source: str, place: Place, names: Names) -> Template:
     """A template that reads these names; `place` is where its first line stands. Raises PolicyError."""
     _check_length(source, place)
+    if "{" not in source:
+        return Template(source.removesuffix("\n"), place, None)
     try:
         tree = ENVIRONMENT.parse(source)
         _check(tree, names, place)
@@ -102,7 +118,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "; did you mean 'input'? It has: input, output"
     """
     known = list(known)[:MAX_KNOWN]
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name[:MAX_KNOWN], known, n=1)
     return (f"; did you mean {close[0]!r}? It has: " if close else "; it has: ") + (", ".join(known) or "nothing")
 
 
@@ -154,6 +170,15 @@ ENVIRONMENT.filters = {name: FILTERS[name] for name in SAFE_FILTERS} | {"join": 
 ENVIRONMENT.tests = {name: TESTS[name] for name in SAFE_TESTS}
 
 
+@contextmanager
+def _failing(place: Place) -> Iterator[None]:
+    """Say in our words what Jinja cannot do with the values that it is given."""
+    try:
+        yield
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise TemplateFailed(f"{place}: {error}") from error
+
+
 def _readable(values: Mapping[str, object]) -> dict[str, object]:
     """The values with `vars` as attributes alone, so that a variable may be called `items`."""
     given = values.get("vars")
@@ -168,6 +193,7 @@ def _check_length(source: str, place: Place) -> None:
 def _check(tree: nodes.Node, names: Names, place: Place) -> None:
     """Raise PolicyError where the tree holds what a template cannot, or a name that there is not."""
     stack: list[tuple[nodes.Node, Names, int]] = [(tree, names, 0)]
+    looped = 0
     while stack:
         node, names, depth = stack.pop()
         here = _line(place, node.lineno)
@@ -191,6 +217,9 @@ def _check(tree: nodes.Node, names: Names, place: Place) -> None:
             case nodes.For():
                 if "loop" in names:
                     raise PolicyError("a template has a loop inside a loop", here)
+                looped += sum(1 for _ in node.find_all(nodes.Node))
+                if looped > MAX_LOOPED:
+                    raise PolicyError(f"a template's loops have more than {MAX_LOOPED} parts", here)
                 stack.append((node.iter, names, depth + 1))
                 inner = {**names, "loop": LOOP, **_targets(node, names)}
                 parts = [*node.body, *node.else_, *([node.test] if node.test else [])]

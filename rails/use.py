@@ -44,7 +44,7 @@ class RailUse:
         return f"{self.stage}/{self.id}"
 
     def applies(self, turn: Turn) -> bool:
-        """Whether the rail is to judge this turn. Raises jinja2.TemplateError where its condition lacks a variable."""
+        """Whether the rail is to judge this turn. Raises TemplateFailed where its condition lacks a variable."""
         return self.when is None or self.when.holds(vars=turn.vars, question=turn.question, text=turn.text)
 
 

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from trackbed.rails.config import RailConfig
 from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
@@ -17,6 +17,9 @@ class Length:
     class Config(RailConfig):
         """The limits; a text exactly at one of them passes."""
 
+        model_config = ConfigDict(
+            json_schema_extra={"anyOf": [{"required": [key]} for key in ("max_chars", "max_words", "min_chars")]}
+        )
         max_chars: int | None = Field(None, ge=1, description="The most characters (Unicode code points) of a text.")
         max_words: int | None = Field(None, ge=1, description="The most words of a text, as white space parts them.")
         min_chars: int | None = Field(

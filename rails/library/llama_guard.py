@@ -15,13 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from trackbed.llm.errors import PromptTooLong
 from trackbed.llm.types import Message, Part, RawPrompt, SamplingParams
 from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import RailFailed
+from trackbed.rails.language import Keys, Problems, read_keys
+from trackbed.rails.source import read_source
 from trackbed.rails.template import nearest
 from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 
@@ -42,6 +43,16 @@ class Taxonomy:
 
     hazards: Mapping[str, str]  # code -> name
     prompt: str  # with {role}, {hazards} and {conversation}
+
+
+class TaxonomyKeys(Keys):
+    """What a taxonomy's file says."""
+
+    called: ClassVar[str] = "a taxonomy"
+    hazards: dict[str, str] = Field(min_length=1)
+    """The hazards by their codes."""
+    prompt: str = Field(min_length=1)
+    """How the checkpoint is asked, with {role}, {hazards} and {conversation}."""
 
 
 class LlamaGuard:
@@ -157,8 +168,13 @@ def read_answer(text: str, taxonomy: Taxonomy) -> tuple[str, ...]:
 
 @cache
 def read_taxonomy(name: str) -> Taxonomy:
-    """A taxonomy that ships, by its name."""
-    return Taxonomy(**yaml.safe_load((TAXONOMIES / f"{name}.yaml").read_text(encoding="utf-8")))
+    """A taxonomy that ships, by its name. Raises PolicyError."""
+    file = TAXONOMIES / f"{name}.yaml"
+    problems = Problems(str(file))
+    keys = read_keys(TaxonomyKeys, read_source(file), "a taxonomy", problems)
+    problems.check()
+    assert keys is not None
+    return Taxonomy(keys.hazards, keys.prompt)
 
 
 def _role(message: Message) -> str:

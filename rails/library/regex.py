@@ -6,15 +6,15 @@ back-references are the price.
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import re2
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.library.partial import Beginnings
 from trackbed.rails.library.spans import disjoint
+from trackbed.rails.pattern import PatternBudget, compile_pattern
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
 # Told apart before they are read, so that a mistake in a mapping is not reported as a list's.
@@ -46,7 +46,7 @@ class Regex:
         @classmethod
         def _known_to_re2(cls, patterns: Patterns, info: ValidationInfo) -> Patterns:
             for pattern in patterns.values() if isinstance(patterns, dict) else patterns:
-                compile_pattern(pattern, info.data.get("ignore_case", False))
+                (info.context or PatternBudget()).compile(pattern, info.data.get("ignore_case", False))
             return patterns
 
         @cached_property
@@ -100,18 +100,3 @@ class Regex:
 def _readable(text: str) -> str:
     """The text as RE2 can read it: half of a surrogate pair has no UTF-8 and is judged as "?", so that offsets stay."""
     return text.encode("utf-8", "replace").decode()
-
-
-def compile_pattern(pattern: str, ignore_case: bool) -> Any:  # Any: re2 has no types
-    """An RE2 pattern. Raises ValueError that names the pattern and RE2's reason."""
-    options = re2.Options()
-    options.case_sensitive = not ignore_case
-    options.log_errors = False  # the error says it all
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise ValueError(
-            f"pattern {pattern!r}: {reason}. Patterns are RE2's, which matches in linear time and so has "
-            "no look-around and no back-references: https://github.com/google/re2/wiki/Syntax"
-        ) from None
