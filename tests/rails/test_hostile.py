@@ -34,10 +34,10 @@ def load(tmp_path: Path) -> Load:
 
 
 def refused(load: Load, text: str | bytes) -> str:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(PolicyError) as caught:
         load(text)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     for mistake in (caught.value, *caught.value.others):
         assert mistake.place is not None
         assert mistake.place.line >= 1

@@ -332,9 +332,9 @@ def test_a_policy_is_a_mapping_with_its_version(tmp_path: Path, text: str, expec
 )
 def test_a_hostile_policy_is_refused_within_a_second(load: Load, text: str) -> None:
     load("name: warm")
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(refused(load, text)) <= 20
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_what_a_policy_leaves_out_has_a_value(load: Load) -> None:

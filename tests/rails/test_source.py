@@ -131,10 +131,10 @@ def test_what_is_no_policy_is_refused_with_its_place(read: Read, text: str | byt
     ],
 )
 def test_a_hostile_file_is_refused_within_a_second(read: Read, text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(PolicyError):
         read(text)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_an_alias_repeats_what_it_names(read: Read) -> None:

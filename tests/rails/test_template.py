@@ -81,9 +81,9 @@ def test_a_condition_holds_or_not(tier: str, holds: bool) -> None:
     ],
 )
 def test_what_a_template_cannot_say_is_refused_at_once(source: str, expected: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert expected in message(source)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("source", ["vars.tier ==", "1 }} {{ 1", "1 %} {% if 1", "vars.teir", "range(3)", "", "x = 1"])
