@@ -57,7 +57,7 @@ def _retriever(value: str) -> str:
     if value in FUTURE_RETRIEVERS:
         raise ValueError(f"retriever {value!r} is not supported yet; it can be faiss or package.module:Class")
     if value != "faiss" and ":" not in value:
-        raise ValueError(f"{value!r} is not a retriever; it can be faiss or package.module:Class")
+        raise ValueError(f"{value!r} is not a retriever{nearest(value, ('faiss', 'package.module:Class'))}")
     return value
 
 
@@ -139,7 +139,9 @@ class KnowledgeKeys(Keys):
     unbuilt: ClassVar[tuple[str, ...]] = ("filter",)
     index: str = Field(min_length=1)
     """What `trackbed ingest` wrote: a name or a path; `kb` is the shipped one."""
-    retriever: Annotated[str, AfterValidator(_retriever)] = "faiss"
+    retriever: Annotated[str, AfterValidator(_retriever)] = Field(
+        "faiss", json_schema_extra={"pattern": f"^(faiss|{IMPORT_PATH})$"}
+    )
     """`faiss`, or the import path of a class, package.module:Class."""
     passages: int = Field(4, ge=1, le=50)
     """How many passages are given to the model at most."""
@@ -157,7 +159,7 @@ class SamplingKeys(Keys):
     """Only the likeliest tokens that together have this probability are drawn from."""
     max_tokens: int = Field(256, ge=1, le=65_536)
     """How long an answer may be."""
-    stop: list[Annotated[str, Field(min_length=1)]] = []
+    stop: list[Annotated[str, Field(min_length=1)]] = Field([], min_length=1)
     """The answer ends before the first of these."""
     seed: int | None = None
     """Makes drawn answers repeatable."""
@@ -501,6 +503,8 @@ def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: st
             return PolicyError(f"{key!r} is {_short(value)}{meant} can be {words}", found.place)
         case "too_short" if not value:
             return PolicyError(f"{key!r} is given but empty; leave it out, or give it something", found.key)
+        case "bool_type" | "bool_parsing":
+            return PolicyError(f"{key!r} is {_short(value)}; it can be true or false", found.place)
         case "dict_type" | "model_type":
             return PolicyError(f"{key!r} is {_short(value)}; it takes keys with values", found.place)
         case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":
