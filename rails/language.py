@@ -10,7 +10,17 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from trackbed.llm.types import Role
@@ -45,14 +55,6 @@ def _seconds(value: object) -> float:
     return seconds
 
 
-def _source(value: object) -> object:
-    if isinstance(value, dict):
-        raise ValueError(
-            "a model behind an endpoint is not supported yet; give a catalogue name, a path or hf:org/repo"
-        )
-    return value
-
-
 def _retriever(value: str) -> str:
     if value in FUTURE_RETRIEVERS:
         raise ValueError(f"retriever {value!r} is not supported yet; it can be faiss or package.module:Class")
@@ -83,7 +85,6 @@ Duration = Annotated[
     float,
     BeforeValidator(_seconds, json_schema_input_type=Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m)$")]),
 ]
-ModelSource = Annotated[str, BeforeValidator(_source, json_schema_input_type=str), Field(min_length=1)]
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(min_length=1)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Spoken = Annotated[
@@ -108,6 +109,25 @@ class Keys(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
     called: ClassVar[str]  # what a message calls this part
     unbuilt: ClassVar[tuple[str, ...]] = ()  # keys of the language that this version refuses
+
+
+class EndpointKeys(Keys):
+    """A model that another process serves over OpenAI's protocol, such as vLLM or NIM."""
+
+    called: ClassVar[str] = "an endpoint"
+    openai: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=1000)
+    """Its base URL, such as http://localhost:8000/v1."""
+    model: str = Field(min_length=1, max_length=200)
+    """The model's name there."""
+    key_env: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    """The environment variable that holds the key, where it asks for one."""
+
+
+# Told apart before they are read, so that a mistake in a mapping is not reported as a text's.
+ModelSource = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")] | Annotated[EndpointKeys, Tag("endpoint")],
+    Discriminator(lambda value: "endpoint" if isinstance(value, dict | EndpointKeys) else "text"),
+]
 
 
 class DefaultKeys(Keys):
@@ -393,7 +413,7 @@ class PolicyKeys(Keys):
     extends: str | None = None
     """A shipped policy or a path; its rails are merged with these by their id."""
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], ModelSource] = {}
-    """Models by the names that this policy uses: a catalogue name, a path, or hf:org/repo."""
+    """Models by the names that this policy uses: a catalogue name, a path, hf:org/repo, or an endpoint."""
     defaults: DefaultKeys = DefaultKeys()
     """What holds for every rail that does not say otherwise."""
     budget: BudgetKeys | None = None

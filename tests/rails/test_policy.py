@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from trackbed.llm.types import Message
+from trackbed.llm.types import Endpoint, Message
 from trackbed.rails.budget import Budget
 from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import PolicyError, UnknownRail
@@ -255,7 +255,6 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(load: Load, text
         ("generation: {adapter: x}", "2:14: 'adapter' is not supported yet"),
         ("knowledge: {index: kb, filter: {a: b}}", "2:24: 'filter' is not supported yet"),
         ("knowledge: {index: kb, retriever: hybrid}", "2:35: retriever 'hybrid' is not supported yet"),
-        ("models: {big: {openai: http://x/v1, model: m}}", "2:15: a model behind an endpoint is not supported yet"),
     ],
 )
 def test_what_is_not_built_is_refused_and_never_ignored(load: Load, text: str, expected: str) -> None:
@@ -502,6 +501,30 @@ def test_a_refusal_shows_what_was_found_and_not_the_text(load: Load) -> None:
     )
     verdict = replace(Verdict.block(detail="Violent Crimes", categories=("S1", "S2")), stage="input", rail="x")
     assert policy.refusal(verdict, Turn("")) == "Violent Crimes S1, S2 input"
+
+
+def test_a_model_behind_an_endpoint_is_read(load: Load) -> None:
+    policy = load("models: {big: {openai: 'http://localhost:8000/v1', model: meta/llama, key_env: NIM_KEY}}\n")
+    assert policy.models["big"] == Endpoint("http://localhost:8000/v1", "meta/llama", "NIM_KEY")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: {big: {openai: localhost, model: m}}", "2:24: "),
+        ("models: {big: {openai: 'http://me:secret@x/v1', model: m}}", "2:24: "),
+        ("models: {big: {openai: 'http://x/v1'}}", "'model' is missing from an endpoint"),
+        (
+            "models: {big: {openai: 'http://x/v1', model: m, key: k}}",
+            "'key' is not a key of an endpoint; did you mean 'key_env'?",
+        ),
+        ("models: {big: {openai: 'http://x/v1', model: m, key_env: 'A B'}}", "2:58: "),
+        ("models: {big: {}}", "2:15: "),
+        ("models: {big: [a]}", "2:15: "),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused(load: Load, text: str, expected: str) -> None:
+    assert any(expected in line for line in refused(load, text))
 
 
 def test_a_budget_and_a_stream_are_read(load: Load) -> None:
