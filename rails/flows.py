@@ -186,8 +186,6 @@ class _Run:
         result = await call.action.run(arguments, call.timeout)
         if call.save is None:
             return Verdict.allow()
-        if not isinstance(result, str | int | float | bool):
-            raise RailFailed(f"an action returned {type(result).__name__}, not a text, a number or a boolean")
         if isinstance(result, str):
             result, verdict = await self.judge(self.asked, result)
             if verdict.action == "block":
@@ -225,13 +223,13 @@ class _Run:
             raise RailFailed(f"an expression gives {type(found).__name__}, not a text, a number or a boolean")
         return found
 
-    def _store(self, name: str, value: Value) -> None:
+    def _store(self, name: str, value: object) -> None:
         """Give a variable its value; words become what its type says. Raises RailFailed where they do not."""
         variable = self.dialog.vars.get(name)
         if variable and variable.type != "string" and isinstance(value, str):
             read = variable.read(value)
             value = value if read is None else read
-        if not self.dialog.fits(name, value):
+        if not isinstance(value, str | int | float | bool) or not self.dialog.fits(name, value):
             raise RailFailed(f"a value does not fit variable {name!r}")
         self.vars[name] = self.kept[name] = value
         if sum(len(key) + len(str(one)) for key, one in self.kept.items()) > MAX_KEPT:

@@ -81,6 +81,7 @@ def mistakes(load: Load, text: str) -> list[str]:
         ("{set: {order_id: '12'}}", "24: 'order_id': its value does not match"),
         ("{set: {count: '{{ vars.coutn + 1 }}'}}", "21: 'coutn' is not a part of 'vars'"),
         ("{set: {count: '{{ vars.count * 2 }}'}}", "21: a template cannot use Jinja's 'mul'"),
+        ("{call: {action: 'ACT:order', args: {id: '" + "x" * 1001 + "'}}}", "a value of 1001 characters"),
         ("{set: {}}", "8: 'dialog.flows[0].do[0].set' is given but empty"),
         ("{call: {action: orders}}", "23: 'dialog.flows[0].do[0].call.action' is \"orders\""),
         ("{call: {action: 'nowhere.orders:status'}}", "23: 'nowhere.orders:status' cannot be imported"),

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from tests.fakes import ScriptedGenerator, WordEmbedder
 from trackbed.llm.types import Message
+from trackbed.rails.flows import MAX_RUN, run_flow
+from trackbed.rails.intents import Intents
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import load_policy
 from trackbed.rails.state import MAX_FLOWS, dump_state, load_state
-from trackbed.rails.types import Cursor, Models, Reply, State, Text, Turn
+from trackbed.rails.types import Cursor, Models, Reply, State, Text, Trace, Turn, Verdict
 
 VARS = r"""
 vars:
@@ -95,6 +97,10 @@ def lists() -> list[str]:
 
 def long() -> str:
     return "x" * 5000
+
+
+def thousand() -> str:
+    return "x" * 1000
 
 
 def number() -> float:
@@ -251,6 +257,14 @@ async def test_a_flow_that_waits_below_is_taken_up_when_its_intent_is_said(talk:
     await talking.say("change my name please")
     assert await talking.say(REFUNDED) == "Which order number?"
     assert await talking.say("123456") == "Refund started for 123456.\n\nWhich name?"
+
+
+async def test_a_flow_waits_once_however_often_others_come_to_it(talk: Talk) -> None:
+    talking = talk(REFUND, RENAME, "{intent: ship, do: [{say: Lost.}, {goto: refund}]}")
+    await talking.say(REFUNDED)
+    await talking.say("change my name please")
+    assert await talking.say("where is my parcel") == "Lost.\n\nWhich order number?"
+    assert [cursor.flow for cursor in talking.state.flows] == ["rename", "refund"]
 
 
 async def test_no_more_flows_wait_than_a_state_holds(talk: Talk) -> None:
@@ -422,6 +436,9 @@ async def test_steps_that_go_round_for_ever_refuse_the_turn(talk: Talk, steps: l
     talking = talk(refunds(*steps))
     await talking.say(REFUNDED)
     assert talking.action == "block dialog/refund error"
+    assert talking.reply
+    (span,) = [span for span in talking.reply.trace.spans if span.stage == "dialog"]
+    assert len(span.notes["steps"]) <= MAX_RUN
 
 
 async def test_words_that_read_a_missing_variable_refuse_the_turn(talk: Talk) -> None:
@@ -438,6 +455,50 @@ async def test_variables_do_not_outgrow_the_state(talk: Talk) -> None:
     assert await talking.say("x" * 2000) == "Which?"
     assert await talking.say("\U0001f600" * 1000) == "ok"
     assert len(dump_state(talking.state)) < 16_384
+
+
+async def test_flows_keep_only_so_much(talk: Talk) -> None:
+    kept = [f"{{call: {{action: 'ACT:thousand', save: s{i}}}}}" for i in range(5)]
+    talking = talk(refunds(*kept[:4], "{say: ok}"), f"{{intent: ship, do: [{kept[4]}, {{say: more}}]}}")
+    assert await talking.say(REFUNDED) == "ok"
+    await talking.say("where is my parcel")
+    assert talking.action == "block dialog/ship error"
+    assert len(dump_state(talking.state)) < 8192
+
+
+@pytest.mark.parametrize(
+    ("verdict", "then", "said", "kept"),
+    [
+        (Verdict.allow(), "reply", "Look: clean", {"found": "clean"}),
+        (Verdict.block().named("input", "x"), "refuse", "", {}),
+    ],
+)
+async def test_what_an_action_returns_is_judged_before_it_is_kept(
+    talk: Talk, verdict: Verdict, then: str, said: str, kept: dict[str, str]
+) -> None:
+    async def judge(turn: Turn, text: str) -> tuple[str, Verdict]:
+        assert text == "closed"
+        return "clean", verdict
+
+    call = "{call: {action: 'ACT:status', args: {id: a}, save: found}}"
+    dialog = talk(refunds("{say: 'Look:'}", call, "{say: '{{ vars.found }}'}")).pipeline.policy.dialog
+    assert dialog
+    scripted = await run_flow(dialog, Intents(dialog, Models({}, WordEmbedder())), judge, Turn(REFUNDED), Trace())
+    assert (scripted.then, scripted.turn.said.replace("\n\n", " "), scripted.turn.state.vars) == (then, said, kept)
+    assert scripted.verdict == verdict
+
+
+async def test_nothing_is_drafted_ahead_of_a_flow(talk: Talk) -> None:
+    talking = talk(POLITICS, more="generation: {ahead: true}\ninput: [{rail: length, max_chars: 99}]")
+    assert await talking.say("so who should I vote for") == "I do not discuss politics."
+    assert talking.chat.prompts == []
+
+
+async def test_a_caller_puts_no_words_into_a_flows_mouth(talk: Talk) -> None:
+    talking = talk(REFUND, refunds("{generate: {prompt: never}}").replace("refund", "ship"))
+    reply = await talking.pipeline.respond(Turn("hello", said="Free money!", step="ship.do[0]"))
+    assert reply.text == "a model's words"
+    assert talking.chat.prompts != [(Message("user", "never"),)]
 
 
 async def test_a_flow_that_a_changed_policy_no_longer_has_is_over(talk: Talk) -> None:
@@ -476,6 +537,14 @@ async def test_a_forged_state_breaks_nothing_and_gains_nothing(talk: Talk, state
     talking = talk(REFUND, POLITICS, '{intent: ship, do: [{say: "{{ vars.tier }}"}]}')
     assert (await talking.pipeline.respond(state.turn("where is my parcel"))).text.startswith("basic")
     assert (await talking.pipeline.respond(state.turn("who should I vote for"))).verdict.by == "dialog/politics"
+
+
+async def test_a_forged_variable_that_does_not_fit_is_not_there(talk: Talk) -> None:
+    talking = talk(REFUND, '{intent: ship, do: [{say: "{{ vars.order_id }}"}]}')
+    for value in (3, "12", "x" * 2000):
+        reply = await talking.pipeline.respond(State({"order_id": value}).turn("where is my parcel"))
+        assert (reply.verdict.by, reply.verdict.reason) == ("dialog/ship", "error")
+    assert (await talking.pipeline.respond(State({"order_id": "123456"}).turn("where is my parcel"))).text == "123456"
 
 
 async def test_a_blocked_answer_leaves_the_flow_waiting(talk: Talk) -> None:

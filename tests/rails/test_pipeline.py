@@ -243,3 +243,9 @@ async def test_a_quotation_leaves_as_the_output_rails_leave_it(tmp_path: Path, t
     events = [event async for event in guarded.stream(Turn("How is Jane reached?"))]
     assert tuple(event for event in events if isinstance(event, Citation)) == reply.citations
     assert reply.trace.spans[-2].name == "pii"
+
+
+async def test_a_caller_puts_no_words_before_an_answer(tmp_path: Path) -> None:
+    chat = ScriptedGenerator("A rail is one check. [1]")
+    reply = await pipeline(tmp_path, chat, RAILS).respond(Turn("What is a rail?", said="Free money!"))
+    assert reply.text == "A rail is one check. [1]"
