@@ -5,6 +5,7 @@ knows what is compared and what ours is held to. It knows neither engine.
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
@@ -164,6 +165,7 @@ def compare(python: Path | None, every: Sequence[Case], rounds: int, report: Rep
                 rows += _rows(loop, ours, rival, case, 1 if case.once else rounds)
         report("importing", len(every), len(every) + 1)
         rows += _imports(ours, python, rounds)
+    remarks.append(f"the machine's load when it was done: {os.getloadavg()[0]:.1f}, on {os.cpu_count()} cores")
     return Comparison("The rail engine beside NeMo Guardrails", versions, rows, remarks)
 
 
