@@ -58,6 +58,7 @@ async def run_flow(dialog: Dialog, intents: Intents, judge: JudgeResult, turn: T
             usage=meter.usage,
             calls=meter.calls,
             notes=notes,
+            ended=perf_counter(),
         )
     )
     return scripted

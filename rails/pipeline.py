@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from trackbed.llm.types import Completion, Delta, Message
+from trackbed.rails import telemetry
 from trackbed.rails.ahead import Ahead, Listener, tell
 from trackbed.rails.budget import METER, Admission, Meter, Metered
 from trackbed.rails.cite import cite, quote
@@ -90,7 +91,13 @@ class Pipeline:
         Raises TooBusy, ValueError where the turn's variables do not fit the policy's, and what the model or the index
         raise.
         """
-        trace, turn = Trace(), _untrusted(self.policy.bind(turn))
+        trace = Trace()
+        with telemetry.observed(self.policy, turn, trace) as told:
+            return told(await self._respond(turn, trace, listen))
+
+    async def _respond(self, turn: Turn, trace: Trace, listen: Listener | None) -> Reply:
+        """One turn within the policy's budget."""
+        turn = _untrusted(self.policy.bind(turn))
         meter = METER.set(Meter(self.policy.budget.model_calls))
         try:
             async with self.admission, asyncio.timeout(self.policy.budget.wall) as clock:
@@ -235,7 +242,8 @@ class Pipeline:
         kept = tuple(passage for passage in found if passage.score >= knowledge.minimum_score)
         best = round(found[0].score, 4) if found else None
         notes = {"passages": len(kept), "best_score": best}
-        trace.add(Span("retrieval", "search", 1000 * (perf_counter() - started), notes=notes))
+        ended = perf_counter()
+        trace.add(Span("retrieval", "search", 1000 * (ended - started), notes=notes, ended=ended))
         return replace(turn, passages=kept)
 
     async def _draft(self, turn: Turn, trace: Trace, listen: Listener | None) -> tuple[Turn, Verdict]:
@@ -250,7 +258,9 @@ class Pipeline:
             completion, opinions = await self._written(model.stream(prompt, generation.sampling), turn, listen)
         notes = {"model": generation.model, "finish_reason": completion.finish_reason if completion else "blocked"}
         usage = completion.usage if completion else None
-        trace.add(Span("generation", "generate", 1000 * (perf_counter() - started), usage=usage, calls=1, notes=notes))
+        ended = perf_counter()
+        span = Span("generation", "generate", 1000 * (ended - started), usage=usage, calls=1, notes=notes, ended=ended)
+        trace.add(span)
         if completion is None:
             trace.spans += [opinion.span for opinion in opinions]
             return turn, next(opinion.verdict for opinion in opinions if opinion.blocks)
@@ -299,7 +309,8 @@ class Pipeline:
             text, citations = cite(text, turn.passages)
             citations = tuple([await self._quoted(turn, citation, trace) for citation in citations])
             notes = {"citations": len(citations)}
-            trace.add(Span("output", "cite", 1000 * (perf_counter() - started), notes=notes))
+            ended = perf_counter()
+            trace.add(Span("output", "cite", 1000 * (ended - started), notes=notes, ended=ended))
         text = "\n\n".join(filter(None, [turn.said, text]))
         messages = (*turn.history, Message("user", turn.question), Message("assistant", text))
         return Reply(text, citations, trace, verdict, messages, turn.remembers(messages))

@@ -4,13 +4,14 @@ The records hold what a file says after every name in it was found; whatever is 
 This file knows no rail: it finds their classes by name, and each brings the schema of its own keys.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
-from trackbed.llm.types import Endpoint, Message, SamplingParams
+from trackbed.llm.types import Message, SamplingParams
 from trackbed.rails.budget import Budget
 from trackbed.rails.dialog import Dialog, read_dialog, saved_names
 from trackbed.rails.errors import Place, PolicyError, TemplateFailed
@@ -29,6 +30,7 @@ from trackbed.rails.language import (
 from trackbed.rails.pattern import PatternBudget
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
+from trackbed.rails.trace import digest
 from trackbed.rails.types import NOTHING, Action, Judge, Reason, Stage, Streaming, Turn, Value, Verdict
 from trackbed.rails.use import RailUse, Scope, imported, read_rails
 from trackbed.rails.variable import Variable
@@ -53,7 +55,7 @@ REASONS = ("default", "policy", "timeout", "error")
 MAX_TEMPLATES = 65_536  # characters of all templates and conditions, each with
 TEMPLATE = 40  # more, for what the shortest of them takes to compile
 
-ModelSource = str | Endpoint  # a catalogue name, `hf:org/repo`, the absolute path of a file or folder; or elsewhere
+ModelSource = str  # a catalogue name, `hf:org/repo`, or the absolute path of a file or folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class Policy:
     vars: Mapping[str, Variable] = field(default_factory=dict)
     dialog: Dialog | None = None
     tests: tuple[PolicyTest, ...] = ()
+    trace: Literal["hashed", "full"] = "hashed"  # whether traces hold the texts too
+    digest: str = ""  # changes with all that the policy says, with its includes and what it extends
 
     def bind(self, turn: Turn) -> Turn:
         """The turn with all its variables: those that it gives, else as flows have set them, else their defaults.
@@ -186,7 +190,7 @@ def load_policy(path_or_name: str | Path) -> Policy:
     _check_values(root, problems)
     keys = read_keys(PolicyKeys, root, "a policy", problems)
     scope = Scope(
-        models={"chat": CHAT} | {name: _model_source(node) for name, node in _under(root, "models").items()},
+        models={"chat": CHAT, **{name: _model_source(node) for name, node in _under(root, "models").items()}},
         vars=frozenset(_under(root, "vars")) | saved_names(root.keys.get("dialog")),
         defaults=keys.defaults if keys else DefaultKeys(),
     )
@@ -219,6 +223,8 @@ def load_policy(path_or_name: str | Path) -> Policy:
             _test(test, root.at(["tests", i]), names, dialog.actions if dialog else (), scope, problems)
             for i, test in enumerate(keys.tests)
         ),
+        trace=keys.trace,
+        digest=digest(json.dumps(root.plain(), sort_keys=True)),
     )
     problems.check()
     return policy
@@ -250,9 +256,6 @@ def _check_values(root: Node, problems: Problems) -> None:
 
 def _model_source(node: Node) -> ModelSource:
     """What a model's source says; a path is made absolute, since it is relative to the file that says it."""
-    if node.keys:
-        written = {key: str(child.value) for key, child in node.keys.items()}
-        return Endpoint(written.get("openai", ""), written.get("model", ""), written.get("key_env", ""))
     source = str(node.value)
     if source.startswith("hf:") or not ("/" in source or source.endswith(".gguf")):
         return source
@@ -270,8 +273,6 @@ def _check_models(root: Node, scope: Scope, problems: Problems) -> None:
         if problems.many:
             return
         place = root.at(["models", name]).place
-        if isinstance(source, Endpoint):
-            continue
         if source.startswith("hf:"):
             if not HUB_NAME.fullmatch(source):
                 problems.add(f"{source!r} is not of the form hf:org/repo", place)

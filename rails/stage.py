@@ -333,6 +333,7 @@ def _span(look: Look, verdict: Verdict, seconds: float, error: str = "") -> Span
         enforced=look.staged.enforced,
         error=error,
         subject=look.subject,
+        ended=perf_counter(),
     )
 
 

@@ -201,6 +201,7 @@ class Span(NamedTuple):
     calls: int = 0  # how often it asked a model
     subject: str = ""  # a digest of the text that was judged
     notes: Mapping[str, Any] = NOTHING  # any JSON values: how many passages, which model
+    ended: float = 0.0  # when, in seconds of perf_counter
 
 
 @dataclass(slots=True)
