@@ -1,8 +1,8 @@
 """What a turn may spend, and what it has spent: model calls, tokens, time, and a place among the turns that run.
 
 Rails are built once and asked by many turns at once, and a rail is given nothing but the turn. So which turn a
-model call belongs to is kept in a context variable, the only one of the engine: each task that asks a model carries
-its meter with it. This file knows nothing of rails.
+model call belongs to is kept in a context variable: each task that asks a model carries its meter with it. This
+file knows nothing of rails.
 """
 
 import asyncio

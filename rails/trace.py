@@ -5,6 +5,7 @@ It holds no user text; what was judged is named by its digest.
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -34,10 +35,12 @@ def _span_json(span: Span) -> dict[str, Any]:
             "reason": verdict.reason,
             "detail": verdict.detail,
             "categories": list(verdict.categories),
-            "score": verdict.score,
+            "score": _finite(verdict.score),
             "findings": [asdict(finding) for finding in verdict.findings],
             "enforced": span.enforced,
         }
+        if verdict.text is not None:
+            row["rewritten"] = digest(verdict.text)
     if span.error:
         row["error"] = span.error
     if span.calls:
@@ -47,3 +50,8 @@ def _span_json(span: Span) -> dict[str, Any]:
     if span.subject:
         row["subject"] = span.subject
     return row | dict(span.notes)
+
+
+def _finite(score: float | None) -> float | None:
+    """The score, unless JSON has no word for it."""
+    return score if score is not None and math.isfinite(score) else None

@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "policies": set[str](),
 }
 # The file with a folder's public verb, and who beside other folders may import it.
-VERBS = {"rails/pipeline.py": {"rails/__init__.py", "rails/testing.py"}, "llm/engine.py": {"llm/__init__.py"}}
+VERBS = {
+    "rails/pipeline.py": {"rails/__init__.py", "rails/testing.py", "rails/replay.py"},
+    "llm/engine.py": {"llm/__init__.py"},
+}
 HEAVY = {"torch", "faiss", "sentence_transformers", "transformers", "langchain_core", "llama_index"}
 MAY_LOAD = {"llm": {"torch"}, "apps/adapters": {"langchain_core", "llama_index"}}
 PATHS = [file.relative_to(ROOT) for folder in MAY_IMPORT for file in sorted((ROOT / folder).rglob("*.py"))]
