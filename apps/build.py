@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trackbed.apps.settings import Settings, secret
+from trackbed.apps.record import RecordedPipeline, TraceFile, trace_file
+from trackbed.apps.settings import Settings
+from trackbed.apps.terminal import err, say
 from trackbed.llm.catalogue import locate
-from trackbed.llm.types import Endpoint, Generator
+from trackbed.llm.types import Generator
 from trackbed.rails.pipeline import Pipeline
-from trackbed.rails.policy import ModelSource, Policy
+from trackbed.rails.policy import Policy
 from trackbed.rails.types import Models, Stage
 from trackbed.rails.use import named_models
 from trackbed.retrieval import RETRIEVERS
@@ -40,19 +42,19 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much is do
 def build(settings: Settings, policy: Policy, progress: Progress | None = None) -> Iterator[Pipeline]:
     """A pipeline that answers; its models are closed at the end of the `with` block.
 
-    Raises LLMError and RetrievalError where a model or the index cannot be opened, and SettingsError where the
-    environment has no key for an endpoint.
+    Raises LLMError and RetrievalError where a model or the index cannot be opened.
     """
     report = progress or (lambda step, done, total: None)
     embedder = open_embedder(settings)
     with ExitStack() as stack:
+        file = stack.enter_context(trace_file(settings, _warn))
         # A missing index is found at once, a model is seconds of loading.
         retriever = _open_retriever(settings, policy, embedder, report)
         if policy.dialog and policy.dialog.intents:
             report(f"loading {settings.embedder}", 0, 0)
             embedder.embed([""])
         engines = _open_engines(settings, policy, {policy.generation.model, *_asked(policy)}, report, stack)
-        yield Pipeline(policy, Models(engines, embedder), retriever)
+        yield _pipeline(settings, policy, Models(engines, embedder), retriever, file)
 
 
 @contextmanager
@@ -66,8 +68,9 @@ def build_judge(
     report = progress or (lambda step, done, total: None)
     judging = replace(policy, rails={stage: policy.rails[stage] for stage in stages}, dialog=None)
     with ExitStack() as stack:
+        file = stack.enter_context(trace_file(settings, _warn))
         engines = _open_engines(settings, policy, _asked(judging), report, stack)
-        yield Pipeline(judging, Models(engines, open_embedder(settings)))
+        yield _pipeline(settings, judging, Models(engines, open_embedder(settings)), None, file)
 
 
 def open_embedder(settings: Settings) -> Embedder:
@@ -78,6 +81,18 @@ def open_embedder(settings: Settings) -> Embedder:
 def index_path(settings: Settings, index: str, base: Path = Path()) -> Path:
     """Where an index is: a name means the data folder's, anything else is a path, relative to `base`."""
     return settings.indexes / index if INDEX_NAME.fullmatch(index) else base / Path(index).expanduser()
+
+
+def _pipeline(
+    settings: Settings, policy: Policy, models: Models, retriever: Retriever | None, file: TraceFile | None
+) -> Pipeline:
+    if file is None:
+        return Pipeline(policy, models, retriever)
+    return RecordedPipeline(policy, models, retriever, file, full=settings.trace_full)
+
+
+def _warn(words: str) -> None:
+    say(words, err)
 
 
 class _LazyEncoder:
@@ -154,22 +169,14 @@ def _open_engines(
     settings: Settings, policy: Policy, names: Collection[str], report: Progress, stack: ExitStack
 ) -> dict[str, Generator]:
     """An engine for each name; names of the same files share one."""
-    engines: dict[Path | Endpoint, Generator] = {}
+    engines: dict[Path, Generator] = {}
     # All are there before the first is loaded.
-    paths = {name: _found(settings, policy.models[name]) for name in sorted(names)}
+    paths = {name: locate(policy.models[name], settings.models).resolve() for name in sorted(names)}
     for name, path in paths.items():
-        if isinstance(path, Endpoint):
-            from trackbed.llm.remote import RemoteEngine
-
-            engines[path] = RemoteEngine(path, secret(path.key_env) if path.key_env else "")
-        elif path not in engines:
+        if path not in engines:
             # Imported here: rails that ask no model do without PyTorch.
             from trackbed.llm.engine import Engine
 
             report(f"loading {policy.models[name]}", 0, 0)
             engines[path] = stack.enter_context(Engine.open(path, settings.engine))
     return {name: engines[path] for name, path in paths.items()}
-
-
-def _found(settings: Settings, source: ModelSource) -> Path | Endpoint:
-    return source if isinstance(source, Endpoint) else locate(source, settings.models).resolve()

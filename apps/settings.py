@@ -47,6 +47,10 @@ class Settings(BaseModel):
     """The policy that is used when none is named: a shipped name, a file or a folder."""
     embedder: str = "all-minilm-l6-v2"
     """The model that turns passages and questions into vectors."""
+    trace: Path | None = None
+    """The file to which `chat`, `serve` and `judge` append a line for each turn; none is written unless it is given."""
+    trace_full: bool = False
+    """Whether these lines hold the texts too, as a replay needs, whatever the policy's `trace` says."""
     bench_python: Path | None = None
     """The Python that has the rivals of `trackbed bench`, unless this one does."""
     engine: EngineConfig = EngineConfig()
@@ -92,13 +96,6 @@ def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.
         raise SettingsError(_explain(error, file, given)) from None
 
 
-def secret(variable: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The value of the environment variable that a policy names for a key. Raises SettingsError."""
-    if not environment.get(variable):
-        raise SettingsError(f"the environment has no {variable}, which the policy names as the key of an endpoint")
-    return environment[variable]
-
-
 def calm(environment: MutableMapping[str, str], *, offline: bool) -> None:
     """Tell the libraries that are imported later to be quiet and, where nothing is to be fetched, to stay offline."""
     for name, value in {**QUIET, **(OFFLINE if offline else {})}.items():
@@ -113,7 +110,7 @@ def _read(file: Path) -> dict[str, Any]:  # Any: what TOML can hold, validated n
     except ValueError as error:
         raise SettingsError(f"{file}: {error}") from None
     folder = file.resolve().parent
-    for key in ("cache", "data", "bench_python"):
+    for key in ("cache", "data", "trace", "bench_python"):
         if isinstance(written.get(key), str):
             written[key] = folder / Path(written[key]).expanduser()
     policy = written.get("policy")
