@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from types import SimpleNamespace
 
 import jinja2
@@ -24,7 +25,9 @@ MAX_SOURCE = 32_768  # characters of a template
 MAX_DEPTH = 40  # of expressions and blocks in each other
 MAX_KNOWN = 100  # names that a message lists, and characters of a name that it looks for among them
 MAX_JOINED = 65_536  # characters that `join` makes at most
+MAX_SUM = 100  # parts of an expression that puts texts together, each of which may be all that a user wrote
 MAX_LOOPED = 400  # parts of all loops of a template together: what runs once for each message or passage
+KEPT = 64  # compiled templates
 MAX_RENDERED = 1_000_000  # characters of a template, filled in
 
 
@@ -90,11 +93,21 @@ def compile_template(source: str, place: Place, names: Names) -> Template:
     if "{" not in source:
         return Template(source.removesuffix("\n"), place, None)
     try:
-        tree = ENVIRONMENT.parse(source)
-        _check(tree, names, place)
-        return Template(source, place, ENVIRONMENT.from_string(tree))
+        _check(_parsed(source), names, place)
+        return Template(source, place, _compiled(source))
     except (jinja2.TemplateSyntaxError, RecursionError, ValueError) as error:
         raise _unreadable(error, place) from None
+
+
+# The same words are compiled once: those that ship, and those of a policy that is read again.
+@lru_cache(maxsize=KEPT)
+def _parsed(source: str) -> nodes.Template:
+    return ENVIRONMENT.parse(source)
+
+
+@lru_cache(maxsize=KEPT)
+def _compiled(source: str) -> jinja2.Template:
+    return ENVIRONMENT.from_string(_parsed(source))
 
 
 def compile_condition(source: str, place: Place, names: Names) -> Condition:
@@ -210,6 +223,8 @@ def _check(tree: nodes.Node, names: Names, place: Place) -> None:
                 _check_attribute(name, attribute, names, here)
             case nodes.Getitem(node=nodes.Name(name=name), arg=nodes.Const(value=str(attribute))):
                 _check_attribute(name, attribute, names, here)
+            case nodes.Concat() | nodes.Add() if sum(1 for _ in node.find_all(nodes.Node)) > MAX_SUM:
+                raise PolicyError(f"a template puts more than {MAX_SUM} parts together in one place", here)
             case nodes.Filter(name=name) if name not in ENVIRONMENT.filters:
                 raise PolicyError(f"{name!r} is not a filter{nearest(name, ENVIRONMENT.filters)}", here)
             case nodes.Test(name=name) if name not in ENVIRONMENT.tests:

@@ -161,9 +161,8 @@ def test_a_mistake_quotes_no_more_than_anybody_reads(load: Load) -> None:
     [
         "{% for m in history %}" + "{{ m.content }}" * 20 + "{% endfor %}",
         "{{ question }}" * 2000,
-        "{{ question" + " ~ question" * 2000 + " }}",
     ],
-    ids=["a loop", "many places", "one long place"],
+    ids=["a loop", "many places"],
 )
 def test_a_template_makes_no_more_than_a_model_could_read(source: str) -> None:
     """Over that, it fails, and a turn whose prompt fails is refused."""
@@ -171,6 +170,13 @@ def test_a_template_makes_no_more_than_a_model_could_read(source: str) -> None:
     history = [{"role": "user", "content": "x" * 1000}] * 1000
     with pytest.raises(Exception, match=f"more than {MAX_RENDERED} characters"):
         template.render(question="x" * 1000, history=history)
+
+
+@pytest.mark.parametrize("sign", ["~", "+"])
+def test_what_one_expression_puts_together_is_bounded(sign: str) -> None:
+    source = "{{ (" + ") ~ (".join([f" {sign} ".join(["question"] * 30)] * 10) + ") }}"
+    with pytest.raises(PolicyError, match="more than 100 parts together"):
+        compile_template(source, PLACE, NAMES)
 
 
 def test_what_runs_for_each_message_is_bounded() -> None:
