@@ -5,6 +5,7 @@ English; it knows nothing of passages, drafts or verdicts.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 FENCE = re.compile(r"\s{0,3}(```|~~~)")
@@ -62,6 +63,7 @@ class Content(NamedTuple):
     negated: bool
 
 
+@lru_cache(maxsize=512)  # while a draft is written, its first sentences are looked at again and again
 def content(text: str) -> Content:
     """What a sentence, or a longer text, speaks of."""
     stems, names, negated = list[str](), set[str](), False

@@ -68,6 +68,11 @@ class _Group:
         return not all(staged.immediate for staged in self.rails)
 
     @property
+    def of_spans(self) -> bool:
+        """Whether each of the rails says from where on its findings can still change, and is asked of every turn."""
+        return all(streams(staged.use) == "spans" and staged.use.when is None for staged in self.rails)
+
+    @property
     def of_beginnings(self) -> bool:
         """Whether one of the rails judges beginnings, and cannot say where what it objects to begins."""
         return any(streams(staged.use) == "prefix" for staged in self.rails)
@@ -158,6 +163,9 @@ class HoldBack:
     async def _look(self, group: _Group, text: str) -> None:
         """Have the rails judge the text as far as it is written."""
         view = replace(self.turn, text=text, draft=text)
+        if group.of_spans and all(s.rail.held(view) <= group.held for s in group.rails):  # type: ignore[attr-defined]
+            group.seen = len(text)  # nothing more is settled, so nothing that a look could tell would count
+            return
         subject = digest(text)
         opinions = await judge([Look(staged, view, subject) for staged in group.rails], {})
         held, found, blocked = len(text), list[Finding](), False

@@ -7,6 +7,7 @@ not pay for a model in every turn.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,18 +34,31 @@ def support(claim: str, passages: Sequence[Passage]) -> Support:
     The score is the mean of two shares: of the claim's content words that the stretch has, and of those that
     it has in the same order (ROUGE-L's recall, Lin 2004). A heading that asks something states nothing.
     """
-    claimed = content(claim)
-    if not claimed.stems:
-        return Support(0.0)
     best = Support(0.0)
     for number, passage in enumerate(passages):
-        title = passage.heading.rsplit(">", 1)[-1]
-        above = frozenset() if title.rstrip().endswith("?") else content(title).words
-        for stretch in stretches(passage.text):
-            score = _score(claimed, content(stretch.text), above)
-            if score > best.score:
-                best = Support(score, number, stretch.start, stretch.end)
+        found = _within(claim, passage.text, passage.heading)
+        if found.score > best.score:
+            best = found._replace(passage=number)
     return best
+
+
+@lru_cache(maxsize=256)  # for the same reason as `content`
+def _within(claim: str, text: str, heading: str) -> Support:
+    """The best support for a sentence in one passage."""
+    claimed, best = content(claim), Support(0.0)
+    title = heading.rsplit(">", 1)[-1]
+    above = frozenset[str]() if title.rstrip().endswith("?") else content(title).words
+    for stretch, said in _read(text) if claimed.stems else ():
+        score = _score(claimed, said, above)
+        if score > best.score:
+            best = Support(score, start=stretch.start, end=stretch.end)
+    return best
+
+
+@lru_cache(maxsize=64)
+def _read(text: str) -> list[tuple[Sentence, Content]]:
+    """The stretches of a passage, and what they speak of."""
+    return [(stretch, content(stretch.text)) for stretch in stretches(text)]
 
 
 def coverage(question: str, texts: Iterable[str]) -> float:
