@@ -10,7 +10,16 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from trackbed.llm.types import Role
@@ -108,6 +117,14 @@ class Keys(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
     called: ClassVar[str]  # what a message calls this part
     unbuilt: ClassVar[tuple[str, ...]] = ()  # keys of the language that this version refuses
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        # A key without a value says nothing; it is no other way of leaving the key out.
+        if value is None:
+            raise ValueError("has no value")
+        return value
 
 
 class DefaultKeys(Keys):

@@ -106,7 +106,7 @@ def resolved(path: str, place: Place) -> Any:  # Any: whatever the path leads to
 def _rail(stage: Stage, node: Node, scope: Scope, problems: Problems) -> RailUse | None:
     common = {key: child for key, child in node.keys.items() if key in RailKeys.model_fields}
     own = replace(node, value={key: child for key, child in node.keys.items() if key not in common})
-    for key, child in common.items():
+    for key, child in node.keys.items():
         if child.value is None:
             problems.add(f"{key!r} has no value", child.key)
     keys = read_keys(RailKeys, replace(node, value=common), "a rail", problems)
