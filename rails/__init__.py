@@ -39,12 +39,14 @@ __all__ = [
 # the table is tried as an import path.
 RAILS = {
     "length": "trackbed.rails.library.length:Length",
+    "words": "trackbed.rails.library.words:Words",
     "regex": "trackbed.rails.library.regex:Regex",
     "pii": "trackbed.rails.library.pii:Pii",
     "secrets": "trackbed.rails.library.secrets:Secrets",
     "jailbreak": "trackbed.rails.library.jailbreak:Jailbreak",
     "injection": "trackbed.rails.library.injection:Injection",
     "llama_guard": "trackbed.rails.library.llama_guard:LlamaGuard",
+    "self_check": "trackbed.rails.library.self_check:SelfCheck",
     "grounding": "trackbed.rails.library.grounding:Grounding",
 }
 
