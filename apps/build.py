@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackbed.apps.record import RecordedPipeline, TraceFile, trace_file
-from trackbed.apps.settings import Settings
+from trackbed.apps.settings import Settings, secret
 from trackbed.apps.terminal import err, say
 from trackbed.llm.catalogue import locate
-from trackbed.llm.types import Generator
+from trackbed.llm.types import Endpoint, Generator
 from trackbed.rails.pipeline import Pipeline
-from trackbed.rails.policy import Policy
+from trackbed.rails.policy import ModelSource, Policy
 from trackbed.rails.types import Models, Stage
 from trackbed.rails.use import named_models
 from trackbed.retrieval import RETRIEVERS
@@ -42,7 +42,8 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much is do
 def build(settings: Settings, policy: Policy, progress: Progress | None = None) -> Iterator[Pipeline]:
     """A pipeline that answers; its models are closed at the end of the `with` block.
 
-    Raises LLMError and RetrievalError where a model or the index cannot be opened.
+    Raises LLMError and RetrievalError where a model or the index cannot be opened, and SettingsError where the
+    environment has no key for an endpoint.
     """
     report = progress or (lambda step, done, total: None)
     embedder = open_embedder(settings)
@@ -169,14 +170,22 @@ def _open_engines(
     settings: Settings, policy: Policy, names: Collection[str], report: Progress, stack: ExitStack
 ) -> dict[str, Generator]:
     """An engine for each name; names of the same files share one."""
-    engines: dict[Path, Generator] = {}
+    engines: dict[Path | Endpoint, Generator] = {}
     # All are there before the first is loaded.
-    paths = {name: locate(policy.models[name], settings.models).resolve() for name in sorted(names)}
+    paths = {name: _found(settings, policy.models[name]) for name in sorted(names)}
     for name, path in paths.items():
-        if path not in engines:
+        if isinstance(path, Endpoint):
+            from trackbed.llm.remote import RemoteEngine
+
+            engines[path] = RemoteEngine(path, secret(path.key_env) if path.key_env else "")
+        elif path not in engines:
             # Imported here: rails that ask no model do without PyTorch.
             from trackbed.llm.engine import Engine
 
             report(f"loading {policy.models[name]}", 0, 0)
             engines[path] = stack.enter_context(Engine.open(path, settings.engine))
     return {name: engines[path] for name, path in paths.items()}
+
+
+def _found(settings: Settings, source: ModelSource) -> Path | Endpoint:
+    return source if isinstance(source, Endpoint) else locate(source, settings.models).resolve()

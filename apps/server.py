@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from trackbed.apps.schemas import ChatRequest, Json, completion_json
-from trackbed.llm.errors import EngineStopped, PromptTooLong
+from trackbed.llm.errors import EndpointFailed, EngineStopped, PromptTooLong
 from trackbed.rails.errors import TooBusy
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.types import Reply, Turn
@@ -36,6 +36,7 @@ CLIENT_LEFT = 499  # nobody reads it; the number is what others log in this case
 ERRORS: tuple[tuple[type[Exception], int, str], ...] = (
     (PromptTooLong, 400, "The conversation is longer than the model's context."),
     (TooBusy, 503, "Too many questions are being answered; try again later."),
+    (EndpointFailed, 502, "The model behind this server did not answer."),
     (EngineStopped, 503, "The model has stopped."),
     (RetrievalError, 503, "The documents cannot be searched."),
     (Exception, 500, "Something went wrong; the server's log names the kind of error."),

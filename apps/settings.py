@@ -96,6 +96,13 @@ def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.
         raise SettingsError(_explain(error, file, given)) from None
 
 
+def secret(variable: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The value of the environment variable that a policy names for a key. Raises SettingsError."""
+    if not environment.get(variable):
+        raise SettingsError(f"the environment has no {variable}, which the policy names as the key of an endpoint")
+    return environment[variable]
+
+
 def calm(environment: MutableMapping[str, str], *, offline: bool) -> None:
     """Tell the libraries that are imported later to be quiet and, where nothing is to be fetched, to stay offline."""
     for name, value in {**QUIET, **(OFFLINE if offline else {})}.items():

@@ -21,5 +21,9 @@ class PromptTooLong(LLMError):
     """More tokens were asked for than the model's context or the cache holds."""
 
 
+class EndpointFailed(LLMError):
+    """A model behind an endpoint could not be asked, or did not answer as the protocol says."""
+
+
 class EngineStopped(LLMError):
     """The engine's thread has ended, by `close` or by a failure, which is then its cause."""

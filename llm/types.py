@@ -85,6 +85,18 @@ class Delta(NamedTuple):
     completion: Completion | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model that another process serves over OpenAI's protocol."""
+
+    url: str  # without the last part: http://localhost:8000/v1
+    model: str  # as the endpoint calls it
+    key_env: str = ""  # the environment variable that holds the key, where there is one
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.url}"
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """The tokens of one request in the engine, and how far it has got with them."""

@@ -15,7 +15,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -54,19 +56,11 @@ def _seconds(value: object) -> float:
     return seconds
 
 
-def _source(value: object) -> object:
-    if isinstance(value, dict):
-        raise ValueError(
-            "a model behind an endpoint is not supported yet; give a catalogue name, a path or hf:org/repo"
-        )
-    return value
-
-
 def _retriever(value: str) -> str:
     if value in FUTURE_RETRIEVERS:
         raise ValueError(f"retriever {value!r} is not supported yet; it can be faiss or package.module:Class")
     if value != "faiss" and ":" not in value:
-        raise ValueError(f"{value!r} is not a retriever; it can be faiss or package.module:Class")
+        raise ValueError(f"{value!r} is not a retriever{nearest(value, ('faiss', 'package.module:Class'))}")
     return value
 
 
@@ -92,7 +86,6 @@ Duration = Annotated[
     float,
     BeforeValidator(_seconds, json_schema_input_type=Annotated[str, Field(pattern=r"^[0-9]+(ms|s|m)$")]),
 ]
-ModelSource = Annotated[str, BeforeValidator(_source, json_schema_input_type=str), Field(min_length=1)]
 Texts = Annotated[list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str]), Field(min_length=1)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Spoken = Annotated[
@@ -127,6 +120,25 @@ class Keys(BaseModel):
         return value
 
 
+class EndpointKeys(Keys):
+    """A model that another process serves over OpenAI's protocol, such as vLLM or NIM."""
+
+    called: ClassVar[str] = "an endpoint"
+    openai: str = Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=1000)
+    """Its base URL, such as http://localhost:8000/v1."""
+    model: str = Field(min_length=1, max_length=200)
+    """The model's name there."""
+    key_env: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    """The environment variable that holds the key, where it asks for one."""
+
+
+# Told apart before they are read, so that a mistake in a mapping is not reported as a text's.
+ModelSource = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")] | Annotated[EndpointKeys, Tag("endpoint")],
+    Discriminator(lambda value: "endpoint" if isinstance(value, dict | EndpointKeys) else "text"),
+]
+
+
 class DefaultKeys(Keys):
     """What holds for every rail that does not say otherwise."""
 
@@ -156,7 +168,9 @@ class KnowledgeKeys(Keys):
     unbuilt: ClassVar[tuple[str, ...]] = ("filter",)
     index: str = Field(min_length=1)
     """What `trackbed ingest` wrote: a name or a path; `kb` is the shipped one."""
-    retriever: Annotated[str, AfterValidator(_retriever)] = "faiss"
+    retriever: Annotated[str, AfterValidator(_retriever)] = Field(
+        "faiss", json_schema_extra={"pattern": f"^(faiss|{IMPORT_PATH})$"}
+    )
     """`faiss`, or the import path of a class, package.module:Class."""
     passages: int = Field(4, ge=1, le=50)
     """How many passages are given to the model at most."""
@@ -174,7 +188,7 @@ class SamplingKeys(Keys):
     """Only the likeliest tokens that together have this probability are drawn from."""
     max_tokens: int = Field(256, ge=1, le=65_536)
     """How long an answer may be."""
-    stop: list[Annotated[str, Field(min_length=1)]] = []
+    stop: list[Annotated[str, Field(min_length=1)]] = Field([], min_length=1)
     """The answer ends before the first of these."""
     seed: int | None = None
     """Makes drawn answers repeatable."""
@@ -408,7 +422,7 @@ class PolicyKeys(Keys):
     extends: str | None = None
     """A shipped policy or a path; its rails are merged with these by their id."""
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")], ModelSource] = {}
-    """Models by the names that this policy uses: a catalogue name, a path, or hf:org/repo."""
+    """Models by the names that this policy uses: a catalogue name, a path, hf:org/repo, or an endpoint."""
     defaults: DefaultKeys = DefaultKeys()
     """What holds for every rail that does not say otherwise."""
     budget: BudgetKeys | None = None
@@ -520,6 +534,8 @@ def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: st
             return PolicyError(f"{key!r} is {_short(value)}{meant} can be {words}", found.place)
         case "too_short" if not value:
             return PolicyError(f"{key!r} is given but empty; leave it out, or give it something", found.key)
+        case "bool_type" | "bool_parsing":
+            return PolicyError(f"{key!r} is {_short(value)}; it can be true or false", found.place)
         case "dict_type" | "model_type":
             return PolicyError(f"{key!r} is {_short(value)}; it takes keys with values", found.place)
         case "list_type" | "tuple_type" | "set_type" | "frozen_set_type":

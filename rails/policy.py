@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal
 
-from trackbed.llm.types import Message, SamplingParams
+from trackbed.llm.types import Endpoint, Message, SamplingParams
 from trackbed.rails.budget import Budget
 from trackbed.rails.dialog import Dialog, read_dialog, saved_names
 from trackbed.rails.errors import Place, PolicyError, TemplateFailed
@@ -55,7 +55,7 @@ REASONS = ("default", "policy", "timeout", "error")
 MAX_TEMPLATES = 65_536  # characters of all templates and conditions, each with
 TEMPLATE = 40  # more, for what the shortest of them takes to compile
 
-ModelSource = str  # a catalogue name, `hf:org/repo`, or the absolute path of a file or folder
+ModelSource = str | Endpoint  # a catalogue name, `hf:org/repo`, the absolute path of a file or folder; or elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def load_policy(path_or_name: str | Path) -> Policy:
     _check_values(root, problems)
     keys = read_keys(PolicyKeys, root, "a policy", problems)
     scope = Scope(
-        models={"chat": CHAT, **{name: _model_source(node) for name, node in _under(root, "models").items()}},
+        models={"chat": CHAT} | {name: _model_source(node) for name, node in _under(root, "models").items()},
         vars=frozenset(_under(root, "vars")) | saved_names(root.keys.get("dialog")),
         defaults=keys.defaults if keys else DefaultKeys(),
     )
@@ -256,6 +256,9 @@ def _check_values(root: Node, problems: Problems) -> None:
 
 def _model_source(node: Node) -> ModelSource:
     """What a model's source says; a path is made absolute, since it is relative to the file that says it."""
+    if node.keys:
+        written = {key: str(child.value) for key, child in node.keys.items()}
+        return Endpoint(written.get("openai", ""), written.get("model", ""), written.get("key_env", ""))
     source = str(node.value)
     if source.startswith("hf:") or not ("/" in source or source.endswith(".gguf")):
         return source
@@ -273,6 +276,8 @@ def _check_models(root: Node, scope: Scope, problems: Problems) -> None:
         if problems.many:
             return
         place = root.at(["models", name]).place
+        if isinstance(source, Endpoint):
+            continue
         if source.startswith("hf:"):
             if not HUB_NAME.fullmatch(source):
                 problems.add(f"{source!r} is not of the form hf:org/repo", place)

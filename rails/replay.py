@@ -81,7 +81,9 @@ async def _judged(policy: Policy, record: Record, turn: Turn, run: _Run) -> Verd
     rails = {stage: tuple(_scripted(use, policy, record, run) for use in uses) for stage, uses in policy.rails.items()}
     pipeline = Pipeline(
         replace(policy, rails=rails, dialog=None, generation=replace(policy.generation, ahead=False)),
-        Models({name: _Recalled(record.answers, source, name, run.doubt) for name, source in policy.models.items()}),
+        Models(
+            {name: _Recalled(record.answers, str(source), name, run.doubt) for name, source in policy.models.items()}
+        ),
         _Found(policy.knowledge.index, record, run.doubt) if policy.knowledge else None,
     )
     if record.stage is not None:
@@ -134,7 +136,8 @@ def _scripted(use: RailUse, policy: Policy, record: Record, run: _Run) -> RailUs
 
         def __init__(self, config: Any, models: Models) -> None:  # Any: each rail takes its own Config
             generators = {
-                name: Metered(_Recalled(record.answers, source, name, note)) for name, source in policy.models.items()
+                name: Metered(_Recalled(record.answers, str(source), name, note))
+                for name, source in policy.models.items()
             }
             self.rail: Rail = use.rail_class(config, Models(generators, _NoEmbedder(note)))
 

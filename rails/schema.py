@@ -1,7 +1,9 @@
 """The language of policies as JSON Schema, for editors that complete and check while one writes.
 
-It comes from the classes that the loader reads with and from each rail's own `Config`. It says less than the
-loader does: names that lead somewhere, such as models and ids, are found only when a policy is loaded.
+It comes from the classes that the loader reads with and from each rail's own `Config`. It refuses nothing that the
+loader reads, and says less than the loader does. Only when a policy is loaded is it found whether a name leads
+somewhere (models, rails, ids, intents, actions, variables, hazards, files, import paths), whether two keys agree (ids
+given twice, a default of its variable's type), and whether a template, a condition or a pattern is one.
 """
 
 from typing import Any, get_args

@@ -160,7 +160,7 @@ def _of_verdict(verdict: Verdict) -> Attributes:
 
 def _model(policy: "Policy", name: str) -> str:
     """What a model is: its source, without the folders that a file stands in."""
-    source = policy.models.get(name, name)
+    source = str(policy.models.get(name, name))
     return Path(source).name if source.startswith("/") else source
 
 

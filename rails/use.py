@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from trackbed.llm.types import Endpoint
 from trackbed.rails.config import ModelReference, RailConfig
 from trackbed.rails.errors import Place, PolicyError, UnknownRail
 from trackbed.rails.extends import entries
@@ -52,7 +53,7 @@ class RailUse:
 class Scope:
     """What a rail's keys may name, and what holds where they say nothing."""
 
-    models: Mapping[str, str]
+    models: Mapping[str, str | Endpoint]
     vars: frozenset[str]
     defaults: DefaultKeys
 

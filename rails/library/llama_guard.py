@@ -72,7 +72,7 @@ class LlamaGuard:
             description="The checkpoint's hazards and prompt: llama-guard-3, or llama-guard-3-1b for the 1B model.",
         )
         block: tuple[str, ...] = Field(
-            (), description="The codes of the hazards that are refused; all of the taxonomy unless given."
+            (), min_length=1, description="The codes of the hazards that are refused; all of the taxonomy unless given."
         )
         threshold: float = Field(
             0.5, gt=0, le=1, description="The probability of `unsafe` from which a text is; lower blocks more."

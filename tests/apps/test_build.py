@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from trackbed.apps.build import build, build_judge, index_path
-from trackbed.apps.settings import Settings
+from trackbed.apps.settings import Settings, SettingsError
 from trackbed.llm.errors import ModelLoadError, UnknownModel
+from trackbed.llm.remote import RemoteEngine
 from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.types import Turn
 from trackbed.retrieval.errors import IndexMissing
@@ -92,3 +93,15 @@ def test_building_blocks_are_light_until_they_are_used() -> None:
     code = f"import sys, trackbed.apps.build; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_model_behind_an_endpoint_needs_no_files_and_its_key(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = policy(tmp_path, "models: {chat: {openai: 'http://localhost:8000/v1', model: m, key_env: MY_KEY}}")
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(SettingsError, match="the environment has no MY_KEY"):
+        build(settings, remote).__enter__()
+    monkeypatch.setenv("MY_KEY", "s3cret")
+    with build(settings, remote) as pipeline:
+        assert isinstance(pipeline.models.generators["chat"], RemoteEngine)

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from tests.fakes import ListRetriever, ScriptedGenerator
 from trackbed.apps.server import MAX_BODY, application, listen
-from trackbed.llm.errors import EngineStopped, PromptTooLong
+from trackbed.llm.errors import EndpointFailed, EngineStopped, PromptTooLong
 from trackbed.rails.errors import TooBusy
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import load_policy
@@ -146,6 +146,7 @@ def test_a_body_that_is_no_request_is_refused(serve: Serve, body: bytes, kind: s
     [
         (PromptTooLong("9000 tokens of 'my secret'"), 400),
         (EngineStopped("closed over 'my secret'"), 503),
+        (EndpointFailed("the model 'm' at http://my-secret/v1 could not be asked"), 502),
         (TooBusy("4 turns are running"), 503),
         (RuntimeError("my secret"), 500),
     ],

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from trackbed.llm.types import Message
+from trackbed.llm.types import Endpoint, Message
 from trackbed.rails.budget import Budget
 from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import PolicyError, UnknownRail
@@ -111,7 +111,10 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ("on: 1", "2:1: 'on' is not a key of a policy"),
         ("yes: 1", "2:1: 'yes' is not a key of a policy"),
         # unknown names
-        ("input:\n  - rail: lenght", "3:11: 'lenght' is not a rail; did you mean 'length'? It has: length, regex, pii"),
+        (
+            "input:\n  - rail: lenght",
+            "3:11: 'lenght' is not a rail; did you mean 'length'? It has: length, words, regex",
+        ),
         ("input:\n  - {rail: nowhere.rails:X}", "3:12: 'nowhere.rails:X' cannot be imported: ModuleNotFoundError"),
         ("input:\n  - {rail: 'os.path:join'}", "3:12: 'os.path:join' is no class"),
         (f"input:\n  - {{rail: '{__name__}:NoRail'}}", f"3:12: '{__name__}:NoRail' is no rail: it has no 'Config'"),
@@ -152,7 +155,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ("knowledge: {passages: 4}", "2:12: 'index' is missing from knowledge"),
         (
             "knowledge: {index: kb, retriever: fais}",
-            "2:35: 'fais' is not a retriever; it can be faiss or package.module:Class",
+            "2:35: 'fais' is not a retriever; did you mean 'faiss'? It has: faiss, package.module:Class",
         ),
         ("knowledge: {index: kb, retriever: 'no.such:X'}", "2:35: 'no.such:X' cannot be imported"),
         (
@@ -161,6 +164,15 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ),
         ("name: 3", "2:7: 'name' is 3, which is no text; put it in quotes"),
         ("name:", "2:1: 'name' has no value"),
+        ("tests: [{user: a, expect: {action: , by: input/x}}]", "'tests[0].expect.action' has no value"),
+        ("input: [{rail: length, max_chars: 3, max_words: }]", "'max_words' has no value"),
+        ("generation: {ahead: yes}", "2:21: 'generation.ahead' is \"yes\"; it can be true or false"),
+        ("generation: {sampling: {stop: []}}", "'generation.sampling.stop' is given but empty; leave it out"),
+        ("input: [{rail: llama_guard, block: []}]", "'input[0].block' is given but empty; leave it out"),
+        (
+            "input: [{rail: length, max_chars: 1, mode: observ}]",
+            "\"observ\"; did you mean 'observe'? It can be enforce",
+        ),
         ("knowledge:\n  index:", "3:3: 'knowledge.index' has no value"),
         ("input:\n  - rail: WORDS\n    when:", "4:5: 'when' has no value"),
         ("defaults: {timeout: 2}", "2:21: 2 is not a duration; write 800ms, 2s or 1m"),
@@ -255,7 +267,6 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(load: Load, text
         ("generation: {adapter: x}", "2:14: 'adapter' is not supported yet"),
         ("knowledge: {index: kb, filter: {a: b}}", "2:24: 'filter' is not supported yet"),
         ("knowledge: {index: kb, retriever: hybrid}", "2:35: retriever 'hybrid' is not supported yet"),
-        ("models: {big: {openai: http://x/v1, model: m}}", "2:15: a model behind an endpoint is not supported yet"),
     ],
 )
 def test_what_is_not_built_is_refused_and_never_ignored(load: Load, text: str, expected: str) -> None:
@@ -502,6 +513,30 @@ def test_a_refusal_shows_what_was_found_and_not_the_text(load: Load) -> None:
     )
     verdict = replace(Verdict.block(detail="Violent Crimes", categories=("S1", "S2")), stage="input", rail="x")
     assert policy.refusal(verdict, Turn("")) == "Violent Crimes S1, S2 input"
+
+
+def test_a_model_behind_an_endpoint_is_read(load: Load) -> None:
+    policy = load("models: {big: {openai: 'http://localhost:8000/v1', model: meta/llama, key_env: NIM_KEY}}\n")
+    assert policy.models["big"] == Endpoint("http://localhost:8000/v1", "meta/llama", "NIM_KEY")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: {big: {openai: localhost, model: m}}", "2:24: "),
+        ("models: {big: {openai: 'http://me:secret@x/v1', model: m}}", "2:24: "),
+        ("models: {big: {openai: 'http://x/v1'}}", "'model' is missing from an endpoint"),
+        (
+            "models: {big: {openai: 'http://x/v1', model: m, key: k}}",
+            "'key' is not a key of an endpoint; did you mean 'key_env'?",
+        ),
+        ("models: {big: {openai: 'http://x/v1', model: m, key_env: 'A B'}}", "2:58: "),
+        ("models: {big: {}}", "2:15: "),
+        ("models: {big: [a]}", "2:15: "),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused(load: Load, text: str, expected: str) -> None:
+    assert any(expected in line for line in refused(load, text))
 
 
 def test_a_budget_and_a_stream_are_read(load: Load) -> None:

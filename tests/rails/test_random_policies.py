@@ -2,9 +2,11 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+import jsonschema
 import pytest
 import yaml
 
@@ -34,6 +36,16 @@ FOUND = Passage("A rail is one check. It judges a text and gives a verdict.", "r
 @pytest.mark.parametrize("seeds", [range(240)], ids=str)
 async def test_a_random_policy_is_refused_with_its_places_or_runs_a_turn(tmp_path: Path, seeds: range) -> None:
     await refused_or_run(tmp_path, seeds)
+
+
+def test_the_schema_refuses_nothing_that_the_loader_reads(tmp_path: Path) -> None:
+    shutil.copytree(POLICIES / "prompts", tmp_path / "prompts")
+    validator, file = jsonschema.Draft202012Validator(SCHEMA), tmp_path / "acme.yaml"
+    for seed in range(20_000, 20_120):
+        file.write_text(policy_text(Random(seed)), encoding="utf-8")
+        with suppress(PolicyError):
+            load_policy(file)
+            validator.validate(read_source(file).plain())
 
 
 @pytest.mark.many

@@ -12,6 +12,9 @@ from trackbed.rails.extends import POLICIES, shipped
 from trackbed.rails.schema import policy_schema
 from trackbed.rails.source import read_source
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
+WRITTEN = [*(POLICIES / f"{name}.yaml" for name in shipped()), *sorted(EXAMPLES.glob("*.yaml"))]
+
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
@@ -19,9 +22,9 @@ def validator() -> Any:
     return jsonschema.Draft202012Validator(policy_schema())
 
 
-@pytest.mark.parametrize("name", shipped())
-def test_a_shipped_policy_fits(validator: Any, name: str) -> None:
-    validator.validate(read_source(POLICIES / f"{name}.yaml").plain())
+@pytest.mark.parametrize("file", WRITTEN, ids=lambda file: file.stem)
+def test_a_written_policy_fits(validator: Any, file: Path) -> None:
+    validator.validate(read_source(file).plain())
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,16 @@ def test_what_the_loader_reads_fits(validator: Any, text: str) -> None:
         "generation: {sampling: {temperature: -1}}",
         "models: {big: {openai: x}}",
         "tests: [{user: a}]",
+        "tests: [{user: a, messages: [{user: a}], expect: {action: allow}}]",
+        "tests: [{expect: {action: allow}}]",
+        "tests: [{user: a, expect: {}}]",
+        "tests: [{messages: [{user: a, system: b}], expect: {action: allow}}]",
+        "budget: {}",
+        "budget: {max_wait: 2s}",
+        "input: [{rail: length}]",
+        "knowledge: {index: kb, retriever: bm25}",
+        "generation: {sampling: {stop: []}}",
+        "input: [{rail: llama_guard, block: []}]",
         "tests: [{user: a, expect: {actoin: block}}]",
     ],
 )
