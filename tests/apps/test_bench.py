@@ -17,7 +17,7 @@ from trackbed.apps.bench.work import Work, leaked
 from trackbed.apps.cli import app
 
 COUNTS = {Ours.turn: 2, Ours.crowd: 60, Ours.growth: 25, Ours.judges: 1, Ours.load: 1}
-COUNTS |= {Ours.dialog: 2, Ours.dialog_calls: 1, Ours.first_token: 1, Ours.leak: 1}
+COUNTS |= {Ours.self_check: 2, Ours.dialog: 2, Ours.dialog_calls: 1, Ours.first_token: 1, Ours.leak: 1}
 # A Python as the benchmark sees it: it has the rival's program answer, and times an import.
 FAKE = f"""#!{sys.executable}
 import json, sys
