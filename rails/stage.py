@@ -9,9 +9,10 @@ import asyncio
 import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import groupby
+from operator import attrgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # What takes the place of a text that a rail objected to; None when nothing can, and the text is blocked.
 Rewriter = Callable[[Turn, Verdict], str | None]
 ALLOWED = Verdict.allow()
+FIELDS = tuple(field.name for field in fields(Turn))
+parts = attrgetter(*FIELDS)  # of a turn
 DROPPED = ""  # a passage rewritten to this is left out
 
 
@@ -40,11 +43,13 @@ class StagedRail:
     immediate: bool = field(init=False)  # its check never waits, so that it needs no task and no clock
     enforced: bool = field(init=False)
     rewrites: bool = field(init=False)  # it may change the text, so that its neighbours have to wait for it
+    ours: bool = field(init=False)  # it ships with trackbed, and leaves alone what it is given
 
     def __post_init__(self) -> None:
         enforced = self.use.mode == "enforce"
         object.__setattr__(self, "immediate", not waits(type(self.rail).check))
         object.__setattr__(self, "enforced", enforced)
+        object.__setattr__(self, "ours", type(self.rail).__module__.startswith("trackbed.rails.library."))
         object.__setattr__(self, "rewrites", enforced and self.use.then in ("mask", "drop", "quote"))
 
 
@@ -54,6 +59,7 @@ class Look(NamedTuple):
     staged: StagedRail
     turn: Turn
     subject: str  # the text's digest
+    given: tuple[object, ...]  # the turn's parts, by which it is seen whether a rail has changed it
 
 
 class Opinion(NamedTuple):
@@ -76,9 +82,9 @@ async def run_stage(
     if not rails:
         return turn, ALLOWED
     enforced: list[Verdict] = []
-    views: list[tuple[Turn, str]] = []
+    views: list[tuple[Turn, str, tuple[object, ...]]] = []
     for group in groups(rails):
-        views = views or [(view, digest(view.text)) for view in _views(stage, turn)]
+        views = views or [(view, digest(view.text), parts(view)) for view in _views(stage, turn)]
         opinions = await judge([Look(staged, *view) for staged in group for view in views], rewriters)
         for opinion in opinions:
             trace.add(opinion.span)
@@ -181,6 +187,12 @@ def waits(check: object) -> bool:
     return any(instruction.opname == "SEND" for instruction in dis.get_instructions(check))
 
 
+def _restore(look: Look) -> None:
+    """Make the turn what it was before a rail changed it, by force."""
+    for name, value in zip(FIELDS, look.given, strict=True):
+        object.__setattr__(look.turn, name, value)
+
+
 def _views(stage: Stage, turn: Turn) -> list[Turn]:
     """The turn once for each text that the stage judges, with that text in `text`."""
     if stage == "retrieval":
@@ -217,15 +229,22 @@ def _rewritten(stage: Stage, turn: Turn, texts: Sequence[str | None]) -> Turn:
 def _immediate(look: Look, rewriters: Mapping[Then, Rewriter]) -> Opinion:
     """The opinion of a rail that never waits: its check runs through in one go."""
     started = perf_counter()
+    verdict: object = None
+    failure: BaseException | None = None
     try:
         look.staged.rail.check(look.turn).send(None)
     except StopIteration as done:
-        return _concluded(look, done.value, perf_counter() - started, rewriters)
+        verdict = done.value
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as failure:  # noqa: BLE001 - a rail is anyone's code, and whatever it raises is doubt
+    except BaseException as raised:  # noqa: BLE001 - a rail is anyone's code, and whatever it raises is doubt
+        failure = raised
+    if not look.staged.ours and parts(look.turn) != look.given:
+        _restore(look)
+        failure = RailFailed("changes what it is given")
+    if failure:
         return _failed(look, failure, perf_counter() - started)
-    raise AssertionError("a check without an await has waited")
+    return _concluded(look, verdict, perf_counter() - started, rewriters)
 
 
 async def _together(looks: Mapping[int, Look], rewriters: Mapping[Then, Rewriter]) -> dict[int, Opinion]:
@@ -258,7 +277,8 @@ async def _together(looks: Mapping[int, Look], rewriters: Mapping[Then, Rewriter
 
 
 async def _asked(look: Look) -> Verdict:
-    return await look.staged.rail.check(look.turn)
+    turn = look.turn if look.staged.ours else replace(look.turn)  # its neighbours look at the same time
+    return await look.staged.rail.check(turn)
 
 
 def _outcome(look: Look, task: "asyncio.Task[Verdict]", seconds: float, rewriters: Mapping[Then, Rewriter]) -> Opinion:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from trackbed.rails.cite import cited_beginning
 from trackbed.rails.sentences import END
-from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, waits
+from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, parts, waits
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Citation, Event, Finding, Streaming, Streams, Text, Trace, Turn, Verdict
 
@@ -166,8 +166,8 @@ class HoldBack:
         if group.of_spans and all(s.rail.held(view) <= group.held for s in group.rails):  # type: ignore[attr-defined]
             group.seen = len(text)  # nothing more is settled, so nothing that a look could tell would count
             return
-        subject = digest(text)
-        opinions = await judge([Look(staged, view, subject) for staged in group.rails], {})
+        subject, given = digest(text), parts(view)
+        opinions = await judge([Look(staged, view, subject, given) for staged in group.rails], {})
         held, found, blocked = len(text), list[Finding](), False
         for opinion in opinions:
             rail, verdict, start = opinion.staged.rail, opinion.verdict, len(text)

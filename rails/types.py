@@ -48,6 +48,10 @@ class State:
     judged: int = 0  # how many messages, from the first
     digest: str = ""  # of those; empty when there are none
 
+    def __post_init__(self) -> None:
+        if isinstance(self.vars, dict):  # whoever sees a state cannot change it
+            object.__setattr__(self, "vars", MappingProxyType(dict(self.vars)) if self.vars else NOTHING)
+
     def after(self, messages: Iterable[Message]) -> "State":
         """The state when these messages are judged too."""
         digest, judged = self.digest, self.judged

@@ -15,7 +15,8 @@ from trackbed.rails.budget import METER, Meter, Metered
 from trackbed.rails.config import RailConfig
 from trackbed.rails.errors import RailFailed
 from trackbed.rails.stage import StagedRail, drop, mask, run_stage, waits
-from trackbed.rails.types import Finding, Stage, Then, Trace, Turn, Verdict
+from trackbed.rails.trace import digest
+from trackbed.rails.types import Finding, Stage, State, Then, Trace, Turn, Verdict
 from trackbed.retrieval.types import Passage
 
 REWRITERS = {"mask": mask, "drop": drop}
@@ -347,3 +348,55 @@ async def test_a_spent_budget_blocks_even_where_errors_may_pass() -> None:
     _, verdict, trace = await run(Turn("hello"), *rails)
     assert (verdict.action, verdict.by, verdict.reason) == ("block", "input/b", "error")
     assert trace.spans[1].error == "BudgetSpent"
+
+
+class Meddles(Scripted):
+    """Changes whatever it is given, by fair means or foul."""
+
+    async def check(self, turn: Turn) -> Any:
+        object.__setattr__(turn, "text", "harmless")
+        object.__setattr__(turn, "question", "harmless")
+        object.__setattr__(turn, "passages", ())
+        return Verdict.allow()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_rail_does_to_its_turn_nobody_else_sees(waits: bool) -> None:
+    class Slow(Meddles):
+        async def check(self, turn: Turn) -> Any:
+            await asyncio.sleep(0)
+            return await super().check(turn)
+
+    after = Scripted(finds("bad"))
+    given = Turn("bad", passages=(Passage("p", "a.md", 0, 1),))
+    turn, verdict, trace = await run(given, staged((Slow if waits else Meddles)(passes)), staged(after, id="after"))
+    assert (turn, given.question, verdict.action) == (given, "bad", "block")
+    assert (verdict.by, after.seen) == (("input/after", ["bad"]) if waits else ("input/rail", []))
+    assert trace.spans[0].subject == digest("bad")
+
+
+async def test_a_rail_that_only_observes_changes_nothing_for_the_others() -> None:
+    after = Scripted(finds("bad"))
+    _, verdict, _ = await run(Turn("bad"), staged(Meddles(passes), mode="observe"), staged(after, id="after"))
+    assert (after.seen, verdict.by) == (["bad"], "input/after")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda turn: turn.vars.update(tier="staff"),
+        lambda turn: turn.state.vars.update(tier="staff"),
+        lambda turn: setattr(turn, "text", "harmless"),
+        lambda turn: setattr(turn.history[0], "content", "harmless"),
+    ],
+)
+async def test_a_rail_that_changes_what_it_was_given_has_failed(change: Callable[[Turn], None]) -> None:
+    class Changes(Scripted):
+        async def check(self, turn: Turn) -> Any:
+            change(turn)
+            return Verdict.allow()
+
+    given = Turn("hi", (Message("user", "old"),), judged=1, state=State({"tier": "guest"}))
+    _, verdict, _ = await run(given, staged(Changes(passes)))
+    assert (verdict.action, verdict.reason) == ("block", "error")
+    assert given.state.vars == {"tier": "guest"}
