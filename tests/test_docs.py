@@ -20,9 +20,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted(PAGES.glob("*.md"))]
 def blocks(language: str) -> Iterator[tuple[str, str]]:
     """Every fenced block of that language, with a name for it."""
     for document in DOCUMENTS:
-        found = re.findall(
-            rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-        )
+        fenced = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        found = [block for name, block in fenced if name == language]
         yield from ((f"{document.name}-{n}", block) for n, block in enumerate(found, start=1))
 
 
