@@ -264,7 +264,7 @@ class Pipeline:
         if completion is None:
             trace.spans += [opinion.span for opinion in opinions]
             return turn, next(opinion.verdict for opinion in opinions if opinion.blocks)
-        return replace(turn, draft=_whole(completion) if turn.passages else completion.text), Verdict.allow()
+        return turn.having(draft=_whole(completion) if turn.passages else completion.text), Verdict.allow()
 
     async def _written(
         self, deltas: AsyncGenerator[Delta, None], turn: Turn, listen: Listener

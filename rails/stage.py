@@ -9,7 +9,7 @@ import asyncio
 import dis
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
 from operator import attrgetter
@@ -21,7 +21,7 @@ from trackbed.rails.budget import METER, Meter, metered
 from trackbed.rails.errors import BudgetSpent, RailFailed
 from trackbed.rails.sentences import ITEM
 from trackbed.rails.trace import digest
-from trackbed.rails.types import Rail, Reason, Span, Stage, Then, Trace, Turn, Verdict
+from trackbed.rails.types import PARTS, Rail, Reason, Span, Stage, Then, Trace, Turn, Verdict
 
 if TYPE_CHECKING:
     from trackbed.rails.policy import RailUse
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 # What takes the place of a text that a rail objected to; None when nothing can, and the text is blocked.
 Rewriter = Callable[[Turn, Verdict], str | None]
 ALLOWED = Verdict.allow()
-FIELDS = tuple(field.name for field in fields(Turn))
-parts = attrgetter(*FIELDS)  # of a turn
+parts = attrgetter(*PARTS)  # of a turn
 DROPPED = ""  # a passage rewritten to this is left out
 
 
@@ -189,22 +188,22 @@ def waits(check: object) -> bool:
 
 def _restore(look: Look) -> None:
     """Make the turn what it was before a rail changed it, by force."""
-    for name, value in zip(FIELDS, look.given, strict=True):
+    for name, value in zip(PARTS, look.given, strict=True):
         object.__setattr__(look.turn, name, value)
 
 
 def _views(stage: Stage, turn: Turn) -> list[Turn]:
     """The turn once for each text that the stage judges, with that text in `text`."""
     if stage == "retrieval":
-        return [replace(turn, stage=stage, text=passage.text) for passage in turn.passages]
+        return [turn.having(stage=stage, text=passage.text) for passage in turn.passages]
     if stage == "output":
         assert turn.draft is not None
-        return [replace(turn, stage=stage, text=turn.draft)]
+        return [turn.having(stage=stage, text=turn.draft)]
     # A message of the history is judged as if it were the question, whoever is said to have written it:
     # the caller may have forged it.
     asked = [*(m.content for m in turn.history[turn.judged :]), turn.question]
     return [
-        replace(turn, stage=stage, text=text, question=text, history=turn.history[:i])
+        turn.having(stage=stage, text=text, question=text, history=turn.history[:i])
         for i, text in enumerate(asked, start=turn.judged)
     ]
 
