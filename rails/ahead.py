@@ -23,9 +23,9 @@ class Ahead:
         self.prepare = prepare
         self.listen = listen
         self.trace = Trace()
-        self.valve = _Valve(listen)
         self.task: asyncio.Future[tuple[Turn, Verdict]] | None = None
         if wanted:
+            self.valve = _Valve(listen)
             self.task = asyncio.ensure_future(prepare(turn, self.trace, self.valve if listen else None))
 
     async def prepared(self, turn: Turn, trace: Trace) -> tuple[Turn, Verdict]:

@@ -92,6 +92,8 @@ class Pipeline:
         raise.
         """
         trace = Trace()
+        if not telemetry.present():
+            return await self._respond(turn, trace, listen)
         with telemetry.observed(self.policy, turn, trace) as told:
             return told(await self._respond(turn, trace, listen))
 

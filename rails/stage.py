@@ -80,16 +80,17 @@ async def run_stage(
     """The turn as the stage's rails leave it, and what they came to: the first block, else the first rewrite."""
     if not rails:
         return turn, ALLOWED
-    enforced: list[Verdict] = []
+    enforced, blocked = list[Verdict](), False
     views: list[tuple[Turn, str, tuple[object, ...]]] = []
     for group in groups(rails):
         views = views or [(view, digest(view.text), parts(view)) for view in _views(stage, turn)]
         opinions = await judge([Look(staged, *view) for staged in group for view in views], rewriters)
         for opinion in opinions:
-            trace.add(opinion.span)
+            trace.spans.append(opinion.span)
             if opinion.staged.enforced:
                 enforced.append(opinion.verdict)
-        if any(opinion.blocks for opinion in opinions):
+                blocked = blocked or opinion.verdict.action == "block"
+        if blocked:
             return turn, merge(enforced)
         if group[0].rewrites and any(o.verdict.action == "rewrite" for o in opinions):
             texts = [o.verdict.text if o.verdict.action == "rewrite" else None for o in opinions]

@@ -21,14 +21,16 @@ Attributes = dict[str, Any]  # Any: what OpenTelemetry lets an attribute be
 PROVIDER = "trackbed"
 
 
+def present() -> bool:
+    """Whether somebody has imported OpenTelemetry; without it, a turn is not to pay for it."""
+    return "opentelemetry.trace" in sys.modules
+
+
 @contextmanager
 def observed(policy: "Policy", turn: Turn, trace: Trace) -> Iterator[Callable[[Reply], Reply]]:
     """Tell of the turn that runs inside, when it is over; the reply is to be passed through what this gives."""
-    api: Any = sys.modules.get("opentelemetry.trace")  # Any: it may not be installed
+    api: Any = sys.modules["opentelemetry.trace"]  # Any: it may not be installed
     replies: list[Reply] = []
-    if api is None:
-        yield _same
-        return
     clock, begun = time_ns(), perf_counter()
     root = api.get_tracer(PROVIDER).start_span(f"invoke_agent {policy.name}", start_time=clock)
     if not root.is_recording():

@@ -99,4 +99,4 @@ class Regex:
 
 def _readable(text: str) -> str:
     """The text as RE2 can read it: half of a surrogate pair has no UTF-8 and is judged as "?", so that offsets stay."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
