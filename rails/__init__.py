@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trackbed.rails.pipeline import Pipeline
     from trackbed.rails.policy import Policy
     from trackbed.rails.state import dump_state, load_state
-    from trackbed.rails.types import Models, Reply, State, Turn, Verdict
+    from trackbed.rails.types import Models, Reply, State, ToolCall, ToolCheck, Turn, Verdict
 
 __all__ = [
     "RAILS",
@@ -28,6 +28,8 @@ __all__ = [
     "Reply",
     "State",
     "StateRefused",
+    "ToolCall",
+    "ToolCheck",
     "Turn",
     "Verdict",
     "dump_state",
@@ -47,6 +49,8 @@ RAILS = {
     "injection": "trackbed.rails.library.injection:Injection",
     "llama_guard": "trackbed.rails.library.llama_guard:LlamaGuard",
     "self_check": "trackbed.rails.library.self_check:SelfCheck",
+    "schema": "trackbed.rails.library.schema:Schema",
+    "rule": "trackbed.rails.library.rule:Rule",
     "grounding": "trackbed.rails.library.grounding:Grounding",
 }
 
@@ -56,7 +60,7 @@ LATER = {
     "trackbed.rails.pipeline": ("Pipeline",),
     "trackbed.rails.policy": ("Policy",),
     "trackbed.rails.state": ("dump_state", "load_state"),
-    "trackbed.rails.types": ("Models", "Reply", "State", "Turn", "Verdict"),
+    "trackbed.rails.types": ("Models", "Reply", "State", "ToolCall", "ToolCheck", "Turn", "Verdict"),
 }
 
 

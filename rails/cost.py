@@ -43,8 +43,10 @@ class Cost:
 
 def worst_case(policy: Policy) -> Cost:
     """What one turn may cost at worst."""
-    calls = {stage: sum(map(calls_per_text, uses)) for stage, uses in policy.rails.items()}
-    seconds = {stage: _seconds(uses) for stage, uses in policy.rails.items()}
+    # What tools are called with is judged on its own, not in a turn.
+    stages = {stage: uses for stage, uses in policy.rails.items() if stage != "tools"}
+    calls = {stage: sum(map(calls_per_text, uses)) for stage, uses in stages.items()}
+    seconds = {stage: _seconds(uses) for stage, uses in stages.items()}
     drafts = 2 if any(_regenerates(use) for use in policy.rails.get("output", ())) else 1
     times: Mapping[str, int] = {"retrieval": policy.knowledge.passages if policy.knowledge else 0, "output": drafts}
     return Cost(

@@ -13,6 +13,7 @@ from trackbed.rails.types import Stage
 
 POLICIES = Path(__file__).parents[1] / "policies"  # those that ship
 STAGES: tuple[Stage, ...] = get_args(Stage)
+LISTS = ("rails", "calls", "results")  # the keys of a stage that hold rails
 MAX_GENERATIONS = 8  # policies that extend each other
 
 
@@ -66,10 +67,10 @@ def _read(file: Path, heirs: tuple[Path, ...], spent: Spent) -> Node:
 
 
 def entries(stage: Node | None) -> list[Node]:
-    """The rails of a stage, in its short form, a list, or its long one, with a key `rails`."""
+    """The rails of a stage, in its short form, a list, or its long one, under its keys."""
     if stage is None:
         return []
-    return stage.keys["rails"].items if "rails" in stage.keys else stage.items
+    return [rail for key in LISTS if key in stage.keys for rail in stage.keys[key].items] or stage.items
 
 
 def written_id(rail: Node) -> str:
@@ -83,13 +84,24 @@ def _merged(base: Node, own: Node) -> Node:
     merged = {key: node for key, node in base.keys.items() if key not in ("name", "extends", "tests")}
     for key, node in own.keys.items():
         under = merged.get(key)
-        if under and key in STAGES:
+        if under and key == "tools":
+            merged[key] = _merged_tools(under, node)
+        elif under and key in STAGES:
             merged[key] = _merged_stage(under, node)
         elif under and under.keys and node.keys:
             merged[key] = replace(node, value={**under.keys, **node.keys})
         else:
             merged[key] = node
     return replace(own, value=merged)
+
+
+def _merged_tools(base: Node, own: Node) -> Node:
+    """Each list of rails merged by itself; what else `tools` says takes the place of what is inherited."""
+    merged = {**base.keys, **own.keys}
+    for key in LISTS:
+        if key in base.keys and key in own.keys:
+            merged[key] = _merged_stage(base.keys[key], own.keys[key])
+    return replace(own, value=merged) if own.keys else own
 
 
 def _merged_stage(base: Node, own: Node) -> Node:

@@ -40,6 +40,7 @@ MAX_SAID = 1_000_000  # characters of a test's last text, with its repetitions
 MAX_INTENTS = 100
 MAX_EXAMPLES = 200  # of an intent
 MAX_STEPS = 200  # of a flow
+MAX_TOOLS = 200
 SUBJECTS = ("Input", "String", "List", "Tuple", "Frozenset", "Dictionary")  # what pydantic's messages begin with
 FUTURE_RETRIEVERS = ("bm25", "hybrid", "postgres")
 
@@ -93,6 +94,7 @@ Spoken = Annotated[
 ]
 # What each rail may say is its own schema's business.
 Rails = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_RAILS)]
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*$", max_length=100)]
 Steps = Annotated[list[Any], Field(min_length=1, max_length=MAX_STEPS)]  # each step has its own schema too
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
 OnError = Literal["block", "allow"]
@@ -356,6 +358,42 @@ class DialogKeys(Keys):
     """What is said and done."""
 
 
+class ToolsKeys(Keys):
+    """The tools that a model may call, and what judges the calls and what comes back."""
+
+    called: ClassVar[str] = "tools"
+    allow: list[ToolName] = Field(min_length=1, max_length=MAX_TOOLS)
+    """The tools that may be called."""
+    calls: Rails = []
+    """The rails that judge what a tool is called with, from top to bottom."""
+    results: Rails = []
+    """The rails that judge what a tool returns, from top to bottom."""
+    confirm: list[ToolName] = Field([], min_length=1, max_length=MAX_TOOLS)
+    """The tools whose calls the user confirms, one by one."""
+
+
+class CallKeys(Keys):
+    """A call that a model makes in a test."""
+
+    called: ClassVar[str] = "a call"
+    name: ToolName
+    """The tool."""
+    args: dict[str, Any] = {}
+    """Its arguments."""
+    confirmed: bool = False
+    """Whether the user has confirmed this very call."""
+
+
+class ResultKeys(Keys):
+    """What a tool returns in a test."""
+
+    called: ClassVar[str] = "a result"
+    name: ToolName
+    """The tool."""
+    text: str
+    """What it returns."""
+
+
 class SaidKeys(Keys):
     """What the user says in one of several turns, and what must come of it."""
 
@@ -373,7 +411,7 @@ class TestKeys(Keys):
     """A conversation, what the models are made to answer, and what must come of it."""
 
     __test__: ClassVar[bool] = False  # pytest takes it for a class of tests otherwise
-    model_config = ConfigDict(json_schema_extra=_required("oneOf", "user", "messages", "turns"))
+    model_config = ConfigDict(json_schema_extra=_required("oneOf", "user", "messages", "turns", "call", "result"))
     called: ClassVar[str] = "a test"
     user: str | None = None
     """What the user says."""
@@ -381,6 +419,10 @@ class TestKeys(Keys):
     """A conversation that no rail has judged yet; the user speaks last."""
     turns: list[Said] | None = Field(None, min_length=2, max_length=100)
     """What the user says, turn after turn, as texts or with what to expect; the test's own `expect` is of the last."""
+    call: CallKeys | None = None
+    """A call that a model makes; what is judged is the call alone."""
+    result: ResultKeys | None = None
+    """What a tool returns; what is judged is the result alone."""
     repeat: int = Field(1, ge=1, le=100_000)
     """How many times over the user says the last text, as tests of long texts need."""
     model: dict[str, Texts] = {}
@@ -398,8 +440,9 @@ class TestKeys(Keys):
 
     @model_validator(mode="after")
     def _asks(self) -> "TestKeys":
-        if sum(asked is not None for asked in (self.user, self.messages, self.turns)) != 1:
-            raise ValueError("a test has either 'user', 'messages' or 'turns'")
+        given = (self.user, self.messages, self.turns, self.call, self.result)
+        if sum(asked is not None for asked in given) != 1:
+            raise ValueError("a test has either 'user', 'messages', 'turns', 'call' or 'result'")
         if self.turns and self.turns[-1].expect:
             raise ValueError("what is expected of the last turn stands under the test's own 'expect'")
         if self.messages and "user" not in self.messages[-1]:
@@ -414,7 +457,6 @@ class PolicyKeys(Keys):
     """A policy: what may be asked, what an answer rests on, and what may be answered."""
 
     called: ClassVar[str] = "a policy"
-    unbuilt: ClassVar[tuple[str, ...]] = ("tools",)
     policy: Literal[1]
     """The version of this language."""
     name: str | None = Field(None, min_length=1, max_length=100)
@@ -439,6 +481,8 @@ class PolicyKeys(Keys):
     """The scripted part of a conversation."""
     retrieval: Rails = []
     """The rails that judge each passage found."""
+    tools: ToolsKeys | None = None
+    """Which tools a model may call; without it, none."""
     output: Annotated[OutputKeys | None, BeforeValidator(_rails_in_list)] = None
     """The rails that judge the draft."""
     refuse: dict[str, str] = {}

@@ -15,6 +15,7 @@ from trackbed.rails.remark import Remark
 from trackbed.rails.source import Node
 from trackbed.rails.stage import waits
 from trackbed.rails.stream import waits_for_the_end
+from trackbed.rails.tools import schemaless
 from trackbed.rails.unused import unused
 
 
@@ -33,6 +34,10 @@ def _stages(policy: Policy, root: Node) -> Iterator[Remark]:
     for stage in STAGES:
         place = root.keys[stage].key if stage in root.keys else _top(policy)
         uses = policy.rails[stage]
+        if stage == "tools":
+            told = schemaless(policy.tools, uses) if policy.tools else ()
+            yield from (Remark(words, at) for words, at in told)
+            continue
         if stage == "retrieval" and policy.knowledge is None:
             if uses:
                 yield Remark(

@@ -16,6 +16,7 @@ from trackbed.llm.types import Completion, Delta, Message
 from trackbed.rails import telemetry
 from trackbed.rails.ahead import Ahead, Listener, tell
 from trackbed.rails.budget import METER, Admission, Meter, Metered
+from trackbed.rails.calls import check_call, check_result
 from trackbed.rails.cite import cite, quote
 from trackbed.rails.errors import BudgetSpent, TemplateFailed
 from trackbed.rails.prompt import render_prompt
@@ -37,6 +38,8 @@ from trackbed.rails.types import (
     Stage,
     Text,
     Then,
+    ToolCall,
+    ToolCheck,
     Trace,
     Turn,
     Verdict,
@@ -199,6 +202,8 @@ class Pipeline:
         The verdict of a rewrite carries the text that all rails of the stage leave.
         """
         turn = turn or Turn("")
+        if stage == "tools":
+            raise ValueError("what tools are called with is judged by check_call, and what they return by check_result")
         if stage == "input":
             turn = replace(turn, question=text)
         elif stage == "output":
@@ -210,6 +215,14 @@ class Pipeline:
             left = {"input": turn.question, "output": turn.draft, "retrieval": "".join(p.text for p in turn.passages)}
             verdict = replace(verdict, text=left[stage])
         return verdict, trace
+
+    async def check_call(self, call: ToolCall, turn: Turn | None = None) -> ToolCheck:
+        """Judge a call that a model wants made, before it is: without a policy's leave, none is."""
+        return await check_call(self.policy, self.rails.get("tools", ()), call, turn or Turn(""))
+
+    async def check_result(self, call: ToolCall, result: str, turn: Turn | None = None) -> ToolCheck:
+        """Judge what a call has returned, before a model reads it."""
+        return await check_result(self.policy, self.rails.get("tools", ()), call, result, turn or Turn(""))
 
     async def judge(self, stage: Stage, turn: Turn) -> tuple[Turn, Verdict, Trace]:
         """The turn as one stage's rails leave it, for who does the rest of the turn elsewhere."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal
 
-from trackbed.llm.types import Endpoint, Message, SamplingParams
+from trackbed.llm.types import Endpoint, Message, Role, SamplingParams
 from trackbed.rails.budget import Budget
 from trackbed.rails.dialog import Dialog, read_dialog, saved_names
 from trackbed.rails.errors import Place, PolicyError, TemplateFailed
@@ -30,8 +30,9 @@ from trackbed.rails.language import (
 from trackbed.rails.pattern import PatternBudget
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
+from trackbed.rails.tools import DECIDED, Tools, read_tools
 from trackbed.rails.trace import digest
-from trackbed.rails.types import NOTHING, Action, Judge, Reason, Stage, Streaming, Turn, Value, Verdict
+from trackbed.rails.types import NOTHING, Action, Judge, Reason, Stage, Streaming, ToolCall, Turn, Value, Verdict
 from trackbed.rails.use import RailUse, Scope, imported, read_rails
 from trackbed.rails.variable import Variable
 
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 REFUSAL = "I can't help with that."
+CONFIRM = "This needs your confirmation first."
 CHAT = "smollm2-135m-instruct"
 VERDICT = ("action", "stage", "rail", "reason", "detail", "categories")  # what words of refusal may read
 REASONS = ("default", "policy", "timeout", "error")
@@ -114,6 +116,9 @@ class PolicyTest:
     passages: tuple[str, ...] | None = None  # what retrieval finds; None: it is left out
     fail: Mapping[str, Failure] = field(default_factory=dict)  # by stage/id, or dialog/flow
     actions: Mapping[str, Value] = field(default_factory=dict)  # what they return, by import path
+    call: ToolCall | None = None  # judged alone, or with its result
+    result: str | None = None
+    confirmed: bool = False  # whether the user has confirmed the call
     before: tuple[Said, ...] = ()  # the turns that come before, each with what is expected of it
     vars: Mapping[str, Any] = field(default_factory=dict)  # any JSON value
 
@@ -133,6 +138,7 @@ class Policy:
     stream: Streaming | None = None  # None: what a judge must be asked about again waits to the end
     vars: Mapping[str, Variable] = field(default_factory=dict)
     dialog: Dialog | None = None
+    tools: Tools | None = None  # None: no tool may be called
     tests: tuple[PolicyTest, ...] = ()
     trace: Literal["hashed", "full"] = "hashed"  # whether traces hold the texts too
     digest: str = ""  # changes with all that the policy says, with its includes and what it extends
@@ -157,7 +163,10 @@ class Policy:
         """The words for a block: the flow's or the rail's own where it judged, else the reason's, else the default."""
         if verdict.stage == "dialog" and verdict.reason == "policy":
             return turn.said
-        template = self.refuse[self.refusal_key(verdict)]
+        key = self.refusal_key(verdict)
+        if verdict.by == "tools/confirm" and key == "default":
+            return CONFIRM
+        template = self.refuse[key]
         shown = SimpleNamespace(
             action=verdict.action,
             stage=verdict.stage or "",
@@ -194,13 +203,18 @@ def load_policy(path_or_name: str | Path) -> Policy:
         vars=frozenset(_under(root, "vars")) | saved_names(root.keys.get("dialog")),
         defaults=keys.defaults if keys else DefaultKeys(),
     )
-    rails = {stage: tuple(read_rails(stage, root.keys.get(stage), scope, problems)) for stage in STAGES}
+    rails: dict[Stage, tuple[RailUse, ...]] = {
+        stage: tuple(read_rails(stage, root.keys.get(stage), scope, problems)) for stage in STAGES if stage != "tools"
+    }
+    tools, rails["tools"] = read_tools(root.keys["tools"], scope, problems) if "tools" in root.keys else (None, ())
     if keys is None:
         problems.check()
     assert keys is not None
 
     # As they are written, so that what names a rail that cannot be read is no second mistake.
     names = [f"{stage}/{written_id(node)}" for stage in STAGES for node in entries(root.keys.get(stage))]
+    if "tools" in root.keys:
+        names += [f"tools/{name}" for name in DECIDED]
     _check_models(root, scope, problems)
     variables = _variables(keys, root, problems)
     dialog = None
@@ -219,6 +233,7 @@ def load_policy(path_or_name: str | Path) -> Policy:
         stream=Streaming(**keys.output.stream.model_dump()) if keys.output and keys.output.stream else None,
         vars=variables,
         dialog=dialog,
+        tools=tools,
         tests=tuple(
             _test(test, root.at(["tests", i]), names, dialog.actions if dialog else (), scope, problems)
             for i, test in enumerate(keys.tests)
@@ -240,7 +255,7 @@ def _check_templates(root: Node) -> None:
     while stack:
         key, node = stack.pop()
         stack += [*node.keys.items(), *((key, item) for item in node.items)]
-        if isinstance(node.value, str) and ("{" in node.value or key in ("when", "if")):
+        if isinstance(node.value, str) and ("{" in node.value or key in ("when", "if", "require")):
             total += len(node.value) + TEMPLATE
         if total > MAX_TEMPLATES:
             raise PolicyError(f"templates and conditions of more than {MAX_TEMPLATES} characters together", node.place)
@@ -373,8 +388,9 @@ def _test(
     ):
         for name, child in _under(node, key).items():
             _find(name, known, called, child.key, problems)
+    call = _call(written, node, problems)
     *turns, said = written.turns or [SaidKeys(user=written.user or "")]
-    asked = written.messages or [{"user": said.user}]
+    asked = written.messages or ([{"user": said.user}] if call is None else [_shown(call, written)])
     *earlier, last = (Message(role, text) for message in asked for role, text in message.items())
     return PolicyTest(
         messages=(*earlier, replace(last, content=last.content * written.repeat)),
@@ -389,7 +405,26 @@ def _test(
             for i, turn in enumerate(turns)
         ),
         vars=written.vars,
+        call=call,
+        result=written.result.text if written.result else None,
+        confirmed=bool(written.call and written.call.confirmed),
     )
+
+
+def _call(written: TestKeys, node: Node, problems: Problems) -> ToolCall | None:
+    """The call that a test has judged, or whose result."""
+    try:
+        if written.call:
+            return ToolCall(written.call.name, written.call.args)
+    except ValueError as error:
+        problems.add(str(error), node.at(["call", "args"]).place)
+    named = written.call or written.result
+    return ToolCall(named.name) if named else None
+
+
+def _shown(call: ToolCall, written: TestKeys) -> dict[Role, str]:
+    """A call or a result as a message, for reports."""
+    return {"tool": written.result.text} if written.result else {"assistant": f"{call.name} {call.text}"}
 
 
 def _expectation(keys: ExpectKeys | None, node: Node, rails: Sequence[str], problems: Problems) -> Expectation:

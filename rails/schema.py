@@ -33,7 +33,10 @@ def policy_schema() -> Schema:
         known = [{"$ref": f"#/$defs/{stage}.{name}"} for name, found in classes.items() if stage in found.stages]
         rails = {"type": "array", "minItems": 1, "maxItems": MAX_RAILS, "items": {"anyOf": [*known, _custom()]}}
         schema["$defs"][f"{stage}.rails"] = rails
-        _refer(schema["properties"], stage, {"$ref": f"#/$defs/{stage}.rails"})
+        for key in ("calls", "results") if stage == "tools" else ():
+            _refer(schema["$defs"]["ToolsKeys"]["properties"], key, {"$ref": f"#/$defs/{stage}.rails"})
+        if stage != "tools":
+            _refer(schema["properties"], stage, {"$ref": f"#/$defs/{stage}.rails"})
     schema["$defs"]["step"] = {"anyOf": [{"enum": list(BARE)}, *(_step(found) for found in STEPS.values())]}
     _refer(schema["$defs"]["FlowKeys"]["properties"], "do", STEP_LIST)
     output = {"$ref": "#/$defs/output.rails"}

@@ -112,6 +112,8 @@ class _Reader:
         """The tree of a YAML file, which stands at `place` in the policy."""
         shown = str(file)
         text = self._text(file, place)
+        if file.suffix == ".json":  # which is YAML, save that a tab may stand between its parts, and only there
+            text = text.replace("\t", " ")
         events = iter(_events(text, shown))
         document = _Document(self, shown, events, (*including, file.resolve()))
         return document.root(place.key)
@@ -124,7 +126,7 @@ class _Reader:
             raise PolicyError(f"'{name}' includes itself", place)
         if len(including) > MAX_INCLUDES:
             raise PolicyError(f"more than {MAX_INCLUDES} files include each other", place)
-        if target.suffix in (".yaml", ".yml"):
+        if target.suffix in (".yaml", ".yml", ".json"):
             return self.read(file, place, including)
         return Node(self._text(target, place), place, place, Place(str(file), 1, 1, place.key))
 

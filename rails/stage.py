@@ -1,8 +1,8 @@
 """Run a stage's rails over a turn, and make of what they say what the policy says.
 
-A stage judges texts: on input every message that no rail has judged yet, on retrieval each passage, on
-output the draft. This file knows order, time, failure and rewriting. It knows nothing of what a rail looks
-for, nor of models.
+A stage judges texts: on input every message that no rail has judged yet, on retrieval each passage, on tools a call
+or its result, on output the draft. This file knows order, time, failure and rewriting. It knows nothing of what a
+rail looks for, nor of models.
 """
 
 import asyncio
@@ -17,11 +17,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from trackbed.llm.types import Message
+from trackbed.rails.arguments import mask_call, masked, write
 from trackbed.rails.budget import METER, Meter, metered
 from trackbed.rails.errors import BudgetSpent, RailFailed
 from trackbed.rails.sentences import ITEM
 from trackbed.rails.trace import digest
-from trackbed.rails.types import PARTS, Rail, Reason, Span, Stage, Then, Trace, Turn, Verdict
+from trackbed.rails.types import PARTS, Rail, Reason, Span, Stage, Then, ToolCall, Trace, Turn, Verdict
 
 if TYPE_CHECKING:
     from trackbed.rails.policy import RailUse
@@ -148,17 +149,17 @@ def merge(verdicts: Sequence[Verdict]) -> Verdict:
 def mask(turn: Turn, verdict: Verdict) -> str | None:
     """The text with each finding replaced by its label in angle brackets; overlapping findings become one.
 
+    Of a call, it is JSON in which strings alone are masked; None where something else would have to be.
+
     >>> mask(Turn("", text="mail a@b.org now"), Verdict.block(findings=(Finding("EMAIL_ADDRESS", 5, 12),)))
     'mail <EMAIL_ADDRESS> now'
     """
     if not verdict.findings:
         return None
-    pieces, reached = [], 0
-    for finding in sorted(verdict.findings, key=lambda f: (f.start, -f.end)):
-        if finding.start >= reached:
-            pieces += [turn.text[reached : finding.start], f"<{finding.label}>"]
-        reached = max(reached, finding.end)
-    return "".join(pieces) + turn.text[reached:]
+    if turn.call and turn.result is None:
+        call = mask_call(turn.call, verdict.findings)
+        return call.text if call else None
+    return masked(turn.text, verdict.findings, 0, len(turn.text))
 
 
 def beginning(turn: Turn, verdict: Verdict) -> str | None:
@@ -200,6 +201,10 @@ def _views(stage: Stage, turn: Turn) -> list[Turn]:
     if stage == "output":
         assert turn.draft is not None
         return [turn.having(stage=stage, text=turn.draft)]
+    if stage == "tools":
+        assert turn.call is not None
+        text = write(turn.call).text if turn.result is None else turn.result
+        return [turn.having(stage=stage, text=text, call=replace(turn.call))]  # a copy, so that none is changed
     # A message of the history is judged as if it were the question, whoever is said to have written it:
     # the caller may have forged it.
     asked = [*(m.content for m in turn.history[turn.judged :]), turn.question]
@@ -216,6 +221,11 @@ def _rewritten(stage: Stage, turn: Turn, texts: Sequence[str | None]) -> Turn:
         return replace(turn, passages=tuple(p if t is None else replace(p, text=t) for p, t in kept if t != DROPPED))
     if stage == "output":
         return replace(turn, draft=turn.draft if texts[0] is None else texts[0])
+    if stage == "tools":
+        assert turn.call is not None
+        if texts[0] is None or turn.result is not None:
+            return replace(turn, result=turn.result if texts[0] is None else texts[0])
+        return replace(turn, call=ToolCall.read(turn.call.name, texts[0], turn.call.id))
     *earlier, question = texts
     unjudged = zip(turn.history[turn.judged :], earlier, strict=True)
     history = [m if text is None else Message(m.role, text) for m, text in unjudged]
@@ -365,6 +375,8 @@ def _sound(verdict: object, staged: StagedRail, turn: Turn) -> Verdict:
         raise RailFailed("rewrites, and gives no text")
     if verdict.action == "rewrite" and staged.enforced and not staged.rewrites:
         raise RailFailed(f"rewrites, and the policy says then: {staged.use.then}")
+    if verdict.action == "rewrite" and turn.call and turn.result is None:
+        ToolCall.read(turn.call.name, verdict.text or "")  # raises where the text is no call's
     if verdict.findings and any(not 0 <= f.start < f.end <= len(turn.text) for f in verdict.findings):
         raise RailFailed("finds something outside the text")
     return verdict

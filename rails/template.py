@@ -5,12 +5,14 @@ size and its time follow from what it is given. Every name in it is checked when
 knows nothing of policies; who compiles a template says which names there are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
-from types import SimpleNamespace
+from functools import lru_cache, reduce
+from types import NoneType, SimpleNamespace
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
@@ -18,6 +20,7 @@ from jinja2.filters import FILTERS
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
+from jinja2.visitor import NodeTransformer
 
 from trackbed.rails.errors import Place, PolicyError, TemplateFailed
 
@@ -110,8 +113,8 @@ def _compiled(source: str) -> jinja2.Template:
     return ENVIRONMENT.from_string(_parsed(source))
 
 
-def compile_condition(source: str, place: Place, names: Names) -> Condition:
-    """A condition that reads these names. Raises PolicyError."""
+def compile_condition(source: str, place: Place, names: Names, *, typed: bool = False) -> Condition:
+    """A condition that reads these names; a typed one fails where it compares what cannot be. Raises PolicyError."""
     _check_length(source, place)
     try:
         expression = Parser(ENVIRONMENT, source, state="variable").parse_expression()
@@ -119,6 +122,11 @@ def compile_condition(source: str, place: Place, names: Names) -> Condition:
         reads = {expression.name} if isinstance(expression, nodes.Name) else set[str]()
         reads |= {name.name for name in expression.find_all(nodes.Name)}
         compiled = ENVIRONMENT.compile_expression(source, undefined_to_none=False)
+        if typed:
+            result = nodes.Assign(nodes.Name("result", "store"), _Typing().visit(expression), lineno=1)
+            tree = nodes.Template([result], lineno=1)
+            tree.set_environment(ENVIRONMENT)
+            compiled = jinja2.environment.TemplateExpression(ENVIRONMENT.from_string(tree), undefined_to_none=False)
         return Condition(source, place, compiled, frozenset(reads))
     except (jinja2.TemplateSyntaxError, RecursionError, ValueError) as error:
         raise _unreadable(error, place) from None
@@ -174,12 +182,69 @@ SAFE_FILTERS = ("capitalize", "default", "first", "last", "length", "lower", "ti
 SAFE_TESTS = ("defined", "undefined", "none", "true", "false", "boolean", "integer", "number", "string", "in")
 LOOP = Shape(frozenset({"index", "index0", "first", "last", "length", "revindex"}))
 
+KINDS = {
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    NoneType: "null",
+    list: "list",
+    dict: "mapping",
+}
+TYPED = "compared by type"  # the name of a filter that nobody can write
+COMPARED: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "in": lambda value, holder: value in holder,
+    "notin": lambda value, holder: value not in holder,
+}
+
+
+class _Typing(NodeTransformer):
+    """Has each comparison made by `_compared`."""
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        """The comparison, link by link, since `a < b < c` is two of them."""
+        self.generic_visit(node)
+        left, links = node.expr, list[nodes.Expr]()
+        for operand in node.ops:
+            arguments = [nodes.Const(operand.op), operand.expr]
+            links.append(nodes.Filter(left, TYPED, arguments, [], None, None, lineno=node.lineno))
+            left = operand.expr
+        return reduce(nodes.And, links)
+
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:
+        """`x is in y` compares too."""
+        self.generic_visit(node)
+        if node.name != "in":
+            return node
+        return nodes.Filter(
+            node.node, TYPED, [nodes.Const("in"), *(node.args or [])], [], None, None, lineno=node.lineno
+        )
+
+
+def _compared(left: object, operation: str, right: object) -> bool:
+    """What a comparison comes to. Raises TypeError where the two are of different types, or one is missing."""
+    kind, others = KINDS.get(type(left)), [right]
+    if operation in ("in", "notin") and not isinstance(right, str):
+        if not isinstance(right, list | tuple):
+            raise TypeError("only a list or a text holds anything")
+        others = list(right)
+    if kind is None or any(KINDS.get(type(other)) != kind for other in others):
+        raise TypeError("values of different types are compared")
+    return COMPARED[operation](left, right)
+
+
 # Nothing is computed while compiling (`optimized`), and there are no global functions.
 ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, optimized=False, trim_blocks=True, lstrip_blocks=True
 )
 ENVIRONMENT.globals.clear()
-ENVIRONMENT.filters = {name: FILTERS[name] for name in SAFE_FILTERS} | {"join": _join}
+ENVIRONMENT.filters = {name: FILTERS[name] for name in SAFE_FILTERS} | {"join": _join, TYPED: _compared}
 ENVIRONMENT.tests = {name: TESTS[name] for name in SAFE_TESTS}
 
 
@@ -226,7 +291,7 @@ def _check(tree: nodes.Node, names: Names, place: Place) -> None:
             case nodes.Concat() | nodes.Add() if sum(1 for _ in node.find_all(nodes.Node)) > MAX_SUM:
                 raise PolicyError(f"a template puts more than {MAX_SUM} parts together in one place", here)
             case nodes.Filter(name=name) if name not in ENVIRONMENT.filters:
-                raise PolicyError(f"{name!r} is not a filter{nearest(name, ENVIRONMENT.filters)}", here)
+                raise PolicyError(f"{name!r} is not a filter{nearest(name, (*SAFE_FILTERS, 'join'))}", here)
             case nodes.Test(name=name) if name not in ENVIRONMENT.tests:
                 raise PolicyError(f"{name!r} is not a test{nearest(name, ENVIRONMENT.tests)}", here)
             case nodes.For():

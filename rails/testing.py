@@ -94,9 +94,9 @@ async def run_test(policy: Policy, test: PolicyTest, *, streamed: bool = True) -
             told = differences(turn, replies[-1], models, chat)
             found += [difference._replace(key=f"{difference.key} of turn {n}") for difference in told]
         asked = _turn(test, replies)
-        replies.append(await pipeline.respond(asked))
+        replies.append(await pipeline.respond(asked) if test.call is None else await _checked(pipeline, test))
         found += differences(test, replies[-1], models, chat)
-        if streamed:
+        if streamed and test.call is None:
             again = _models(policy, test, models)
             shown = await watch(_pipeline(policy, test, again, actions).stream(asked))
             found += stream_differences(test, replies[-1], shown)
@@ -104,6 +104,21 @@ async def run_test(policy: Policy, test: PolicyTest, *, streamed: bool = True) -
         found.append(Difference("error", None, f"{type(error).__name__}: {error}"))
     found += [Difference("actions", path, "no result") for path in dict.fromkeys(actions.missing)]
     return Outcome(test, tuple(found), 1000 * (perf_counter() - started), tuple(replies))
+
+
+async def _checked(pipeline: Pipeline, test: PolicyTest) -> Reply:
+    """What the judgement of a call or of a result came to, as the reply of a turn that has nothing else."""
+    assert test.call is not None
+    turn = Turn("", vars=test.vars)
+    if test.result is not None:
+        check = await pipeline.check_result(test.call, test.result, turn)
+    else:
+        check = await pipeline.check_call(test.call, turn)
+        if test.confirmed and check.to_confirm:
+            check = await pipeline.check_call(test.call, replace(turn, confirmed=frozenset({check.call.digest})))
+    left = check.call.text if test.result is None else check.result
+    text = left if check.passes else check.refusal
+    return Reply(text, (), check.trace, check.verdict, (Message("user", text), Message("assistant", text)))
 
 
 def _models(policy: Policy, test: PolicyTest, before: Mapping[str, Scripted] | None = None) -> dict[str, Scripted]:

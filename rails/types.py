@@ -4,6 +4,8 @@ Nothing here runs a rail, reads a policy or asks a model.
 """
 
 import hashlib
+import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -12,8 +14,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from trackbed.llm.types import Generator, Message, Usage
 from trackbed.retrieval.types import Embedder, Passage
 
-Stage = Literal["input", "retrieval", "output"]
-Judge = Literal["input", "dialog", "retrieval", "output"]  # who comes to a verdict: a stage, or the dialog
+Stage = Literal["input", "retrieval", "tools", "output"]
+Judge = Literal["input", "dialog", "retrieval", "tools", "output"]  # who comes to a verdict: a stage, or the dialog
 Action = Literal["allow", "rewrite", "block"]
 Reason = Literal["policy", "timeout", "error"]
 Then = Literal["block", "mask", "drop", "regenerate", "quote"]
@@ -24,6 +26,8 @@ Streams = Literal["spans", "prefix", "whole"]
 Value = str | int | float | bool  # of a variable
 
 DIGEST_BYTES = 16
+MAX_ARGUMENTS = 65_536  # characters of a call's arguments as JSON
+MAX_NESTED = 32  # how deep they nest
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -69,6 +73,81 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that a model wants called. Raises ValueError for arguments that are no JSON, or too large.
+
+    The arguments cannot be changed: they are copied, with lists as tuples and mappings that are read-only.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=lambda: NOTHING)  # JSON values
+    id: str = ""  # the caller's own, to tell calls of the same tool apart
+
+    def __post_init__(self) -> None:
+        arguments = _frozen(self.arguments, 0)
+        if not isinstance(arguments, Mapping):
+            raise ValueError("the arguments of a call are no mapping")
+        object.__setattr__(self, "arguments", arguments)
+        if len(self.text) > MAX_ARGUMENTS:
+            raise ValueError(f"the arguments of a call have {len(self.text)} characters; the limit is {MAX_ARGUMENTS}")
+
+    @classmethod
+    def read(cls, name: str, text: str, id: str = "") -> "ToolCall":
+        """The call whose arguments are this JSON object, as models write them. Raises ValueError."""
+        if len(text) > 2 * MAX_ARGUMENTS:
+            raise ValueError(f"the arguments of a call have {len(text)} characters; the limit is {MAX_ARGUMENTS}")
+        try:
+            return cls(name, json.loads(text or "{}", object_pairs_hook=_once), id)
+        except RecursionError:
+            raise ValueError(f"the arguments of a call nest deeper than {MAX_NESTED}") from None
+
+    @property
+    def text(self) -> str:
+        """The arguments as JSON, in the one way that it is written for these values."""
+        return json.dumps(self.plain(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """Names this very call: its tool and its arguments, whatever its id."""
+        named = json.dumps([self.name, self.text])
+        return hashlib.blake2b(named.encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+    def plain(self) -> dict[str, Any]:
+        """A copy of the arguments that its holder may change."""
+        found: dict[str, Any] = _thawed(self.arguments)
+        return found
+
+
+def _frozen(value: object, depth: int) -> object:
+    """A JSON value that nobody can change. Raises ValueError for any other."""
+    if depth > MAX_NESTED:
+        raise ValueError(f"the arguments of a call nest deeper than {MAX_NESTED}")
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("the arguments of a call have a key that is no text")
+        return MappingProxyType({str(key): _frozen(child, depth + 1) for key, child in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(child, depth + 1) for child in value)
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"the arguments of a call hold {type(value).__name__}, which is no JSON value")
+
+
+def _thawed(value: Any) -> Any:  # Any: JSON
+    if isinstance(value, Mapping):
+        return {key: _thawed(child) for key, child in value.items()}
+    return [_thawed(child) for child in value] if isinstance(value, tuple) else value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, where each key stands once: of two, nobody knows which one a tool would read."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("the arguments of a call give a key twice")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One question, its history, and what was gathered to answer it. Each step makes the next with `replace`."""
 
@@ -82,7 +161,10 @@ class Turn:
     said: str = ""  # a flow's words, which stand before an answer, or are the whole reply
     step: str = ""  # the step of a flow that has the model answer, and may bring its own prompt
     stage: Stage = "input"
-    text: str = ""  # what is judged now: the question, one passage, or the draft; run_stage sets it
+    text: str = ""  # what is judged now: the question, one passage, a call, or the draft; run_stage sets it
+    call: ToolCall | None = None  # of a tool, on the stage that judges those
+    result: str | None = None  # what the tool returned; None while the call itself is judged
+    confirmed: frozenset[str] = frozenset()  # the digests of the calls that the user has confirmed
 
     def remembers(self, messages: tuple[Message, ...]) -> State:
         """The state after this turn, when these messages, which begin with the judged history, are judged."""
@@ -94,6 +176,8 @@ class Turn:
     def dialogue(self) -> tuple[Message, ...]:
         """The conversation up to and including the message that is judged."""
         asked = (*self.history, Message("user", self.question))
+        if self.stage == "tools":
+            return (*asked, Message("assistant" if self.result is None else "tool", self.text))
         return asked if self.draft is None else (*asked, Message("assistant", self.draft))
 
     def having(self, **changes: Any) -> "Turn":  # Any: whatever the parts are
@@ -205,7 +289,7 @@ class Citation:
 class Span(NamedTuple):
     """One timed step of a turn: a rail's judgement, a search, or a model's answer. A turn has many; it is cheap."""
 
-    stage: Literal["input", "dialog", "retrieval", "generation", "output"]
+    stage: Literal["input", "dialog", "retrieval", "tools", "generation", "output"]
     name: str  # a rail's id, or what was done: search, generate, cite
     milliseconds: float
     verdict: Verdict | None = None
@@ -249,6 +333,31 @@ class Reply:
     def next(self, question: str) -> Turn:
         """The turn that asks `question` after this reply; what was judged already is not judged again."""
         return Turn(question, self.messages, judged=len(self.messages), state=self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCheck:
+    """What the judgement of a tool's call, or of its result, came to.
+
+    A call that waits for the user's confirmation is blocked with the category "confirm": the same call passes on a turn
+    whose `confirmed` holds `call.digest`.
+    """
+
+    call: ToolCall  # as the rails left it; what is to be carried out
+    verdict: Verdict
+    trace: Trace
+    result: str = ""  # as the rails left it; empty for a call, and where it is blocked
+    refusal: str = ""  # what may be said instead, to the user and to the model; empty where nothing is blocked
+
+    @property
+    def passes(self) -> bool:
+        """Whether the call may be made, or the result be read."""
+        return self.verdict.action != "block"
+
+    @property
+    def to_confirm(self) -> bool:
+        """Whether the call only waits for the user's confirmation."""
+        return self.verdict.by == "tools/confirm"
 
 
 @dataclass(frozen=True, slots=True)

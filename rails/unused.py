@@ -27,7 +27,7 @@ def unused(policy: Policy, root: Node) -> Iterator[Remark]:
         node = root.at(["tests", i])
         yield from _scripts(test, asked, node)
         yield from _leaks(test, said, node)
-        if "dialog" not in root.keys:
+        if "dialog" not in root.keys and test.call is None:
             yield from _calls(test, cost, node)
 
 
@@ -79,6 +79,8 @@ def _sayable(policy: Policy) -> set[str]:
         said.add("error")
     if policy.dialog and (policy.dialog.intents or policy.dialog.actions):
         said |= {"timeout", "error"}
+    if policy.tools:  # which block what they do not allow
+        said.add("policy")
     for use in _uses(policy):
         if use.mode == "observe" or (use.stage == "retrieval" and policy.knowledge is None):
             continue

@@ -19,6 +19,8 @@ from trackbed.rails.source import Node
 from trackbed.rails.template import Condition, Shape, compile_condition, nearest
 from trackbed.rails.types import Rail, Stage, Then, Turn
 
+Part = Literal["calls", "results"]  # of the tools stage
+
 # What can be done to a draft cannot be done to a question.
 ONLY_IN: Mapping[Then, Stage] = {"drop": "retrieval", "regenerate": "output", "quote": "output"}
 
@@ -38,6 +40,7 @@ class RailUse:
     on_error: OnError = "block"
     timeout: float = 10.0  # seconds
     when: Condition | None = None
+    part: Part | None = None  # what it judges on the tools stage
 
     @property
     def name(self) -> str:
@@ -58,9 +61,14 @@ class Scope:
     defaults: DefaultKeys
 
 
-def read_rails(stage: Stage, node: Node | None, scope: Scope, problems: Problems) -> Iterator[RailUse]:
-    """The rails of a stage; those that cannot be read are left out, and `problems` say why."""
-    seen: set[str] = set()
+def read_rails(
+    stage: Stage, node: Node | None, scope: Scope, problems: Problems, seen: set[str] | None = None
+) -> Iterator[RailUse]:
+    """The rails of a stage; those that cannot be read are left out, and `problems` say why.
+
+    `seen` are the ids that the stage has already, where it has a second list.
+    """
+    seen = set() if seen is None else seen
     for entry in entries(node)[:MAX_RAILS]:
         if problems.many:
             return

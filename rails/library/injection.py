@@ -22,7 +22,7 @@ WINDOW = 1000  # characters: about a passage
 class Injection:
     """Finds sentences that speak to the model instead of to the reader."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
 
     class Config(RailConfig):

@@ -16,7 +16,7 @@ from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 class Jailbreak:
     """Blocks attempts to override instructions, reveal the prompt, or become something without rules."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "tools"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block"})
 
     class Config(RailConfig):

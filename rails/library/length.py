@@ -11,7 +11,7 @@ from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 class Length:
     """Blocks a text of too many characters or words, or of too few characters."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools", "output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block"})
 
     class Config(RailConfig):

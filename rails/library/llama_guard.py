@@ -58,7 +58,7 @@ class TaxonomyKeys(Keys):
 class LlamaGuard:
     """Blocks what a Llama Guard 3 checkpoint calls unsafe."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "output"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "tools", "output"})
     streams: ClassVar[Streams] = "prefix"
     calls: ClassVar[int] = 2  # about one text: its score, and which hazards it has
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "regenerate"})
@@ -106,6 +106,8 @@ class LlamaGuard:
 
     async def check(self, turn: Turn) -> Verdict:
         """Judge the last message: the user's on input, the model's on output.
+
+        A call is judged as the model's, and what a tool returns as a user's.
 
         Raises RailFailed where the answer cannot be read, and PromptTooLong where the last turn alone is too long.
         """

@@ -38,7 +38,7 @@ Finder = Callable[[str], Iterator[Span]]
 class Pii:
     """Finds personal data. Loopback and unspecified addresses, and version numbers, are not taken for IP addresses."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools", "output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
     streams: ClassVar[Streams] = "spans"
 

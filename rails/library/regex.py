@@ -29,7 +29,7 @@ MOST_MATCHES = 10_000  # of all patterns together: each match costs at most one 
 class Regex:
     """Finds every match of the patterns; a match of the empty string is none."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools", "output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
 
     class Config(RailConfig):

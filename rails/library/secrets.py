@@ -25,7 +25,7 @@ from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 class Secrets:
     """Finds credentials. Of a URL, a header or an assignment only the secret is a finding, not what leads up to it."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools", "output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
     streams: ClassVar[Streams] = "spans"
 

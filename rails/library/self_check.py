@@ -28,7 +28,7 @@ TAG = re.compile(r"<(?=\s{0,9}/?\s{0,9}text\b)", re.IGNORECASE)  # a text does n
 class SelfCheck:
     """Asks a model one question about a text, and blocks on one of the answers."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools", "output"})
     streams: ClassVar[Streams] = "prefix"
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "drop", "regenerate"})
 

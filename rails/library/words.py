@@ -31,7 +31,7 @@ def _lines(value: object) -> object:
 class Words:
     """Finds listed words and phrases."""
 
-    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "output"})
+    stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools", "output"})
     streams: ClassVar[Streams] = "spans"
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
 

@@ -79,7 +79,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
     (line,) = refused(load, "name: x\ninptu:\n  - rail: length\n")
     assert line == (
         "acme.yaml:3:1: 'inptu' is not a key of a policy; did you mean 'input'? It has: policy, name, extends, models, "
-        "defaults, budget, vars, knowledge, generation, input, dialog, retrieval, output, refuse, trace, tests"
+        "defaults, budget, vars, knowledge, generation, input, dialog, retrieval, tools, output, refuse, trace, tests"
     )
 
 
@@ -213,9 +213,12 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ),
         (
             "tests: [{user: a, messages: [{user: b}], expect: {action: allow}}]",
-            "2:9: a test has either 'user', 'messages' or 'turns'",
+            "2:9: a test has either 'user', 'messages', 'turns', 'call' or 'result'",
         ),
-        ("tests: [{expect: {action: allow}}]", "2:9: a test has either 'user', 'messages' or 'turns'"),
+        (
+            "tests: [{expect: {action: allow}}]",
+            "2:9: a test has either 'user', 'messages', 'turns', 'call' or 'result'",
+        ),
         ("tests: [{messages: [{assistant: a}], expect: {action: allow}}]", "2:9: the last of 'messages' is the user's"),
         (
             "tests: [{messages: [{user: a, tool: b}], expect: {action: allow}}]",
@@ -263,7 +266,7 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(load: Load, text
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("tools: {allow: []}", "2:1: 'tools' is not supported yet"),
+        ("tools: {allow: []}", "2:9: 'tools.allow' is given but empty"),
         ("generation: {adapter: x}", "2:14: 'adapter' is not supported yet"),
         ("knowledge: {index: kb, filter: {a: b}}", "2:24: 'filter' is not supported yet"),
         ("knowledge: {index: kb, retriever: hybrid}", "2:35: retriever 'hybrid' is not supported yet"),

@@ -98,7 +98,10 @@ async def test_a_report_names_the_steps_that_no_test_took(load: Load) -> None:
         ("{turns: [a, {usr: b}], expect: {action: allow}}", "'usr' is not a key of a turn; did you mean 'user'?"),
         ("{turns: [a, {user: b, expect: {action: allow}}], expect: {action: allow}}", "of the last turn stands under"),
         ("{turns: [{user: b, expect: {by: input/x}}, a], expect: {action: allow}}", "'input/x' is not a rail"),
-        ("{user: a, turns: [a, b], expect: {action: allow}}", "a test has either 'user', 'messages' or 'turns'"),
+        (
+            "{user: a, turns: [a, b], expect: {action: allow}}",
+            "a test has either 'user', 'messages', 'turns', 'call' or 'result'",
+        ),
         ("{user: a, expect: {by: dialog/refnud}}", "did you mean 'dialog/refund'?"),
         ("{user: a, actions: {'a:b': 1}, expect: {action: allow}}", "'a:b' is not an action of the dialog"),
         ("{user: a, fail: {dialog/refnud: error}, expect: {action: block}}", "did you mean 'dialog/refund'?"),
