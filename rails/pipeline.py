@@ -74,7 +74,7 @@ class Pipeline:
             from trackbed.rails.intents import Intents
 
             intents = Intents(policy.dialog, replace(models, generators=self.generators))
-            self.script = partial(run_flow, policy.dialog, intents, _unjudged)
+            self.script = partial(run_flow, policy.dialog, intents, self._returned)
         self.rewriters: Mapping[Then, Rewriter] = {"mask": mask, "drop": drop, "quote": self._quote}
         # What is drafted ahead is drafted beside the rails that only judge: what is masked, no model sees.
         asked = self.rails.get("input", ())
@@ -342,6 +342,13 @@ class Pipeline:
         trace.spans += [span for span in judged.spans if span.verdict and span.verdict.action != "allow"]
         return replace(citation, quote="" if verdict.action == "block" else view.draft or "")
 
+    async def _returned(self, turn: Turn, text: str) -> tuple[str, Verdict]:
+        """What an action of the dialog returned, as the rails on the results of tools leave it."""
+        judges = [staged for staged in self.rails.get("tools", ()) if staged.use.part == "results"]
+        view = turn.having(call=ToolCall("action"), result=text)
+        view, verdict = await run_stage("tools", judges, view, Trace(), {"mask": mask})
+        return view.result or "", verdict
+
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
         """The draft as far as it is supported, else the passages' own sentences; where they have none, `unknown`."""
         left = beginning(turn, verdict)
@@ -356,11 +363,6 @@ def _whole(completion: Completion) -> str:
     if completion.finish_reason == "stop" or len(said) < 2 or completion.text.rstrip().endswith((".", "!", "?")):
         return completion.text
     return completion.text[: said[-2].end]
-
-
-async def _unjudged(turn: Turn, text: str) -> tuple[str, Verdict]:
-    """What an action returned, where no rails for such results are built yet."""
-    return text, Verdict.allow()
 
 
 def _untrusted(turn: Turn) -> Turn:
