@@ -13,7 +13,7 @@ from trackbed.rails import load_policy
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-WITHOUT_MODELS = {"02_judge.py", "05_custom_rail.py"}
+WITHOUT_MODELS = {"02_judge.py", "05_custom_rail.py", "07_tools.py"}
 DOCUMENTS = [ROOT / "README.md", *sorted(PAGES.glob("*.md"))]
 
 
@@ -98,6 +98,12 @@ def test_every_shipped_policy_loads() -> None:
 
 def test_the_policy_of_the_examples_passes_its_own_tests() -> None:
     assert "2 passed" in run("-m", "trackbed.apps.cli", "policy", "test", "examples/policies/chat.yaml")
+
+
+def test_the_tools_of_the_examples_pass_their_own_tests() -> None:
+    folder = ROOT / "examples" / "policies"
+    assert "12 passed" in run("-m", "trackbed.apps.cli", "policy", "test", "tools.yaml", "--mutate", cwd=folder)
+    assert "OK" in run("-m", "trackbed.apps.cli", "policy", "check", "tools.yaml", "--strict", cwd=folder)
 
 
 def test_the_flows_of_the_examples_pass_their_own_tests() -> None:

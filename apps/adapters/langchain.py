@@ -40,11 +40,13 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.config import ensure_config, get_callback_manager_for_config
+from langchain_core.tools import BaseTool, StructuredTool
 
 # Not public, and yet how LangGraph too knows the handlers that stream.
 from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
+from trackbed.apps.adapters.tools import Confirm, GuardedTool
 from trackbed.apps.build import build_judge
 from trackbed.apps.schemas import verdict_json
 from trackbed.apps.settings import Settings, load_settings
@@ -218,8 +220,9 @@ class Rails(Runnable[Any, Any]):
     `rails.wrap(chain)`. `prompt | rails | model` would leave the output unjudged and is refused: write
     `prompt | (rails | model)`.
 
-    Only the input and output rails run; a grounding rail has no passages here and lets no claim pass. The system
-    messages of a chain are its developer's and are not judged. A policy with a dialog cannot stand around a chain.
+    `rails.tool(tool)` is a tool whose calls and results are judged. Around a chain only the input and output rails
+    run; a grounding rail has no passages here and lets no claim pass. The system messages of a chain are its
+    developer's and are not judged. A policy with a dialog cannot stand around a chain.
     """
 
     def __init__(self, pipeline: Pipeline, close: ExitStack | None = None) -> None:
@@ -233,11 +236,32 @@ class Rails(Runnable[Any, Any]):
         stack = ExitStack()
         loaded = load_policy(policy)
         _refuse_dialog(loaded)
-        return cls(stack.enter_context(build_judge(settings or load_settings(), loaded, "input", "output")), stack)
+        return cls(
+            stack.enter_context(build_judge(settings or load_settings(), loaded, "input", "tools", "output")), stack
+        )
 
     def close(self) -> None:
         """Close the models that the rails ask."""
         self._close.close()
+
+    def tool(self, tool: BaseTool, confirm: Confirm | None = None) -> StructuredTool:
+        """The tool between the policy's `tools` rails; a refusal is what it returns.
+
+        `confirm` asks the user about the calls that the policy wants confirmed; without it, none of these is made.
+        """
+        schema = tool.tool_call_schema
+        if not isinstance(schema, dict) and issubclass(schema, BaseModel):
+            # As JSON, so that what is judged is what the model wrote; the tool itself reads it after that.
+            schema = schema.model_json_schema()
+        guarded = GuardedTool(self.pipeline, tool.name, tool.invoke, tool.ainvoke, confirm)
+        return StructuredTool(
+            name=tool.name,
+            description=tool.description,
+            args_schema=schema,
+            func=guarded.call,
+            coroutine=guarded.acall,
+            return_direct=tool.return_direct,
+        )
 
     def wrap(self, chain: Runnable[Any, Any], *, input_key: str = "input", output_key: str | None = None) -> "Guarded":
         """The chain between the rails. Where it takes or gives a mapping, the keys name the one text that is judged.
@@ -450,7 +474,8 @@ def _draft(said: str | AIMessage) -> str:
         return said
     if said.tool_calls or said.invalid_tool_calls:
         raise TypeError(
-            "the model calls a tool, which no rail judges; put the rails around the chain that runs its tools"
+            "the model calls a tool, which no rail here judges; put the rails around the chain that runs its tools, "
+            "and around each of these by rails.tool(tool)"
         )
     return text_of(said)
 

@@ -24,8 +24,10 @@ from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.tools import AsyncBaseTool, BaseTool, FunctionTool
 from pydantic import ConfigDict, Field, SkipValidation
 
+from trackbed.apps.adapters.tools import Confirm, GuardedTool
 from trackbed.apps.schemas import reply_json
 from trackbed.apps.settings import Settings, load_settings
 from trackbed.llm.catalogue import locate
@@ -211,6 +213,25 @@ class GuardedQueryEngine(BaseQueryEngine):
 
     def _get_prompt_modules(self) -> PromptMixinType:
         return {}
+
+
+def guarded_tool(pipeline: Pipeline, tool: BaseTool, confirm: Confirm | None = None) -> FunctionTool:
+    """The tool between the policy's `tools` rails; a refusal is what it returns.
+
+    `confirm` asks the user about the calls that the policy wants confirmed; without it, none of these is made.
+    """
+
+    def run(arguments: dict[str, Any]) -> str:
+        return tool(**arguments).content
+
+    async def arun(arguments: dict[str, Any]) -> str:
+        if isinstance(tool, AsyncBaseTool):
+            return (await tool.acall(**arguments)).content
+        return await asyncio.to_thread(run, arguments)
+
+    about = tool.metadata
+    guarded = GuardedTool(pipeline, about.get_name(), run, arun, confirm)
+    return FunctionTool(fn=guarded.call, async_fn=guarded.acall, metadata=about)
 
 
 def our_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
