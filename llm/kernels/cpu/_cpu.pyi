@@ -13,3 +13,15 @@ def use(isa: str) -> None:
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> None:
     """out = x / sqrt(mean(x^2) + eps) * weight, for float32 [rows, n] and [n]."""
+
+def read_rate(threads: int) -> float:
+    """The bytes that so many threads read from memory in a second."""
+
+def int8_rate(threads: int) -> float:
+    """The multiplications and additions of bytes that so many threads do in a second."""
+
+def int8_instructions() -> str:
+    """The instructions that int8_rate is of."""
+
+def float_rate(threads: int) -> float:
+    """The multiplications and additions of float32 that so many threads do in a second."""

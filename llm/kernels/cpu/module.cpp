@@ -21,6 +21,8 @@ using Matrix = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using ConstMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using ConstVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+void bind_limits(nb::module_& m);  // limits.cpp
+
 namespace {
 
 struct Kernels {
@@ -71,6 +73,7 @@ void rms_norm(ConstMatrix x, ConstVector weight, float eps, Matrix out) {
 
 NB_MODULE(_cpu, m) {
     m.doc() = "Native kernels for CPUs.";
+    bind_limits(m);
     m.def(
         "available",
         [] {
