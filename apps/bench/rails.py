@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from trackbed.apps.bench.ours import Ours
 from trackbed.apps.bench.report import Comparison, Row, installed
-from trackbed.apps.bench.rival import HOW, Rival, import_seconds, open_rival
+from trackbed.apps.bench.rival import NEMO, Rival, import_seconds, open_rival
 from trackbed.apps.bench.work import Work, leaked
 from trackbed.apps.terminal import Report
 from trackbed.rails.errors import UnknownRail
@@ -55,10 +55,10 @@ class Case:
     name: str
     measure: Measure
     count: int
-    aim: float
+    bar: float
     contenders: tuple[Contender, ...]
     more: bool = False
-    floor: float | None = None  # what the waiting alone takes
+    limit: float | None = None  # what the waiting alone takes
     once: bool = False  # one round is enough, or as much as anyone waits for
 
 
@@ -113,7 +113,7 @@ def cases(*, quick: bool) -> list[Case]:
         Case(
             "five 50 ms judges, a turn, ms", Ours.judges, 5, 1000 * work.wait + 3,
             (Contender("LLMRails", "LLMRails", "judges", 5, "parallel: true"),),
-            floor=1000 * work.wait,
+            limit=1000 * work.wait,
         ),
         Case(
             "first token at 2 ms a token, hold-back 24, ms", Ours.first_token, 2, 1000 * work.hold_back * work.pace + 4,
@@ -122,7 +122,7 @@ def cases(*, quick: bool) -> list[Case]:
                 Contender("LLMRails, held back", "LLMRails", "first_token_held", 1, "24 tokens, stream_first: false"),
                 Contender("IORails", "IORails", "first_token", 1, "as it comes: 200 tokens"),
             ),
-            floor=1000 * work.hold_back * work.pace,
+            limit=1000 * work.hold_back * work.pace,
         ),
         Case(
             "characters leaked of two forbidden stretches", Ours.leak, 1, 0,
@@ -152,12 +152,12 @@ def compare(python: Path | None, every: Sequence[Case], rounds: int, report: Rep
     with TemporaryDirectory() as folder, ExitStack() as stack:
         ours, rival = Ours(WORK, Path(folder)), None
         if python:
-            rival = stack.enter_context(open_rival(python, WORK))
+            rival = stack.enter_context(open_rival(python, NEMO.program, WORK.as_json()))
             versions |= rival.versions
-            call = median(rival.measure("IORails", "http", 50))
+            call = median(rival.figures(engine="IORails", case="http", count=50))
             remarks.append(HTTP.format(milliseconds=call))
         else:
-            remarks.append(HOW)
+            remarks.append(NEMO.missing)
         rows: list[Row] = []
         with asyncio.Runner() as loop:
             for done, case in enumerate(every):
@@ -182,7 +182,7 @@ def _rows(loop: asyncio.Runner, ours: Ours, rival: Rival | None, case: Case, rou
 def _row(case: Case, contender: Contender | None, ours: list[float | None], theirs: list[float]) -> Row:
     here = [figure for figure in ours if figure is not None]
     name, note = (contender.name, contender.note) if contender else ("", "")
-    return Row(case.name, here, theirs, name, case.more, case.aim, case.floor, note)
+    return Row(case.name, here, theirs, name, case.more, bar=case.bar, limit=case.limit, note=note)
 
 
 def _ours(loop: asyncio.Runner, ours: Ours, case: Case) -> float | None:
@@ -194,9 +194,9 @@ def _ours(loop: asyncio.Runner, ours: Ours, case: Case) -> float | None:
 
 def _theirs(rival: Rival, contender: Contender) -> float:
     if contender.case.startswith("leak"):
-        pairs = zip(rival.texts(contender.engine, contender.case), WORK.leaky, strict=True)
+        pairs = zip(rival.texts(engine=contender.engine, case=contender.case, count=1), WORK.leaky, strict=True)
         return float(sum(leaked(text, answer, forbidden) for text, (answer, forbidden) in pairs))
-    return median(rival.measure(contender.engine, contender.case, contender.count))
+    return median(rival.figures(engine=contender.engine, case=contender.case, count=contender.count))
 
 
 def _imports(ours: Ours, python: Path | None, rounds: int) -> Iterator[Row]:
@@ -210,5 +210,5 @@ def _imports(ours: Ours, python: Path | None, rounds: int) -> Iterator[Row]:
         here.append(import_seconds(Path(sys.executable), OUR_IMPORT, first))
         there += [import_seconds(python, THEIR_IMPORT, THEIR_FIRST)] if python else []
     rival = "both engines" if python else ""
-    yield Row("import, s", [i for i, _ in here[1:]], [i for i, _ in there[1:]], rival, aim=0.15)
+    yield Row("import, s", [i for i, _ in here[1:]], [i for i, _ in there[1:]], rival, bar=0.15)
     yield Row("import and a first policy, s", [i + p for i, p in here[1:]], [i + p for i, p in there[1:]], rival)

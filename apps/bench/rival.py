@@ -7,20 +7,39 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from trackbed.apps.bench.work import Work
 
-NAME, VERSION = "nemoguardrails", "0.24.1"
-PROGRAM = Path(__file__).with_name("nemo.py")
-HOW = (
-    f"{NAME} {VERSION} is not in this environment, so its column is empty. To have it in one of its own: "
-    f"`python3.11 -m venv rival && rival/bin/pip install {NAME}=={VERSION}`, then "
-    "`trackbed bench rails --rival-python rival/bin/python` (or TRACKBED_BENCH_PYTHON)"
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A rival: how its package and its module are called, what runs it, and which benchmark asks for it."""
+
+    name: str
+    version: str  # that the benchmark was written for
+    module: str
+    program: Path  # of ours; it answers in the rival's process
+    benchmark: str
+    build: str = ""  # the environment that its installation needs
+
+    @property
+    def missing(self) -> str:
+        """What is said where no Python has it."""
+        return (
+            f"{self.name} {self.version} is not in this environment, so its column is empty. To have it in one of its "
+            f"own: `python3.11 -m venv rival && {self.build}rival/bin/pip install {self.name}=={self.version}`, then "
+            f"`trackbed bench {self.benchmark} --rival-python rival/bin/python` (or TRACKBED_BENCH_PYTHON)"
+        )
+
+
+HERE = Path(__file__).parent
+NEMO = Package("nemoguardrails", "0.24.1", "nemoguardrails", HERE / "nemo.py", "rails")
+LLAMA_CPP = Package(
+    "llama-cpp-python", "0.3.36", "llama_cpp", HERE / "llama_cpp_rival.py", "runtime", "CMAKE_ARGS=-DGGML_NATIVE=on "
 )
 # No library of its environment may report usage or fetch models, and none sees this one's packages.
 QUIET = {
@@ -44,15 +63,15 @@ class Rival:
         self.errors = errors
         self.versions: dict[str, str] = self._read()
 
-    def measure(self, engine: str, case: str, count: int) -> list[float]:
-        """The figures of one case. Raises RivalFailed with the reason."""
-        return [float(value) for value in self._ask(engine=engine, case=case, count=count)]
+    def figures(self, **request: object) -> list[float]:
+        """The figures that are asked for. Raises RivalFailed with the reason."""
+        return [float(value) for value in self._ask(request)]
 
-    def texts(self, engine: str, case: str) -> list[str]:
-        """What one case let out. Raises RivalFailed with the reason."""
-        return [str(text) for text in self._ask(engine=engine, case=case, count=1)]
+    def texts(self, **request: object) -> list[str]:
+        """The texts that are asked for. Raises RivalFailed with the reason."""
+        return [str(text) for text in self._ask(request)]
 
-    def _ask(self, **request: object) -> Any:  # Any: a JSON value
+    def _ask(self, request: Mapping[str, object]) -> Any:  # Any: a JSON value
         assert self.process.stdin
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
@@ -76,20 +95,20 @@ class Rival:
         return lines[-1] if lines else "the rival's process ended"
 
 
-def find_python(asked: Path | None) -> Path | None:
+def find_python(asked: Path | None, package: Package) -> Path | None:
     """The Python to run the rival with: the one asked for, else this one where it has the rival, else none."""
     if asked:
         return asked
-    return Path(sys.executable) if importlib.util.find_spec(NAME) else None
+    return Path(sys.executable) if importlib.util.find_spec(package.module) else None
 
 
 @contextmanager
-def open_rival(python: Path, work: Work) -> Iterator[Rival]:
-    """Start the rival, and end it with the block. Raises RivalFailed where it does not start."""
+def open_rival(python: Path, program: Path, given: object = None) -> Iterator[Rival]:
+    """Start the program with what it is given, a JSON value; end it with the block. Raises RivalFailed."""
     with TemporaryFile("w+", encoding="utf-8") as errors:
         try:
             process = subprocess.Popen(  # noqa: S603  the program is ours, and the Python is the user's choice
-                [str(python), "-I", str(PROGRAM), json.dumps(work.as_json())],
+                [str(python), "-I", str(program), json.dumps(given)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

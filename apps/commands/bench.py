@@ -64,10 +64,10 @@ def rails(
     Example: [bold]trackbed bench rails --quick[/]
     """
     from trackbed.apps.bench.rails import cases, compare
-    from trackbed.apps.bench.rival import RivalFailed, find_python
+    from trackbed.apps.bench.rival import NEMO, RivalFailed, find_python
 
     settings: Settings = context.obj
-    python = find_python(rival_python or settings.bench_python)
+    python = find_python(rival_python or settings.bench_python, NEMO)
     with progress_bar(hidden=as_json) as report:
         try:
             found = compare(python, cases(quick=quick), 3 if quick else 7, report)

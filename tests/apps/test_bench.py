@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from trackbed.apps.bench.ours import Ours
 from trackbed.apps.bench.rails import Case, Contender, Measure, cases, compare
 from trackbed.apps.bench.report import Comparison, Row
-from trackbed.apps.bench.rival import PROGRAM, RivalFailed, open_rival
+from trackbed.apps.bench.rival import NEMO, RivalFailed, open_rival
 from trackbed.apps.bench.work import Work, leaked
 from trackbed.apps.cli import app
 
@@ -53,7 +53,7 @@ async def test_every_case_of_ours_measures_itself(measure: Measure, tmp_path: Pa
 
 
 def test_every_contender_has_its_case_in_the_rivals_program() -> None:
-    written = {node.name for node in ast.walk(ast.parse(PROGRAM.read_text())) if hasattr(node, "name")}
+    written = {node.name for node in ast.walk(ast.parse(NEMO.program.read_text())) if hasattr(node, "name")}
     wanted = {f"{c.engine.lower()}_{c.case}" for case in cases(quick=True) for c in case.contenders}
     assert wanted - written == set()
 
@@ -68,12 +68,12 @@ def test_a_ratio_says_how_many_times_better_ours_is_pair_by_pair() -> None:
 @pytest.mark.parametrize(
     ("ours", "more", "met"), [(0.5, False, True), (0.6, False, False), (0.5, True, True), (0.4, True, False)]
 )
-def test_a_row_says_whether_ours_keeps_to_its_aim(ours: float, more: bool, met: bool) -> None:
-    assert Row("turns", [ours], more=more, aim=0.5).met is met
+def test_a_row_says_whether_ours_keeps_to_its_bar(ours: float, more: bool, met: bool) -> None:
+    assert Row("turns", [ours], more=more, bar=0.5).met is met
 
 
 def test_a_row_without_a_rival_or_a_figure_claims_nothing() -> None:
-    row = Row("a turn, ms", [], aim=0.5)
+    row = Row("a turn, ms", [], bar=0.5)
     assert (row.met, row.ratios, row.as_json()["ours"]) == (None, [], None)
 
 
@@ -107,12 +107,12 @@ def test_without_the_rival_its_column_is_empty_and_how_to_get_it_is_said() -> No
 
 
 def test_what_the_rival_cannot_do_is_told_in_its_words(python: Path) -> None:
-    with open_rival(python, Work()) as rival:
+    with open_rival(python, NEMO.program, Work().as_json()) as rival:
         with pytest.raises(RivalFailed, match="it has none"):
-            rival.measure("LLMRails", "unknown", 1)
-        assert rival.measure("LLMRails", "turn", 2) == [8, 8]
+            rival.figures(engine="LLMRails", case="unknown", count=1)
+        assert rival.figures(engine="LLMRails", case="turn", count=2) == [8, 8]
         with pytest.raises(RivalFailed, match="the last words"):
-            rival.measure("LLMRails", "dies", 1)
+            rival.figures(engine="LLMRails", case="dies", count=1)
 
 
 def test_a_python_that_is_none_is_one_sentence_and_status_2(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_python_that_is_none_is_one_sentence_and_status_2(tmp_path: Path) -> N
 
 
 def test_a_run_is_written_as_markdown_or_json(tmp_path: Path) -> None:
-    run = Comparison("Speed", {"trackbed": "1"}, [Row("a turn, ms", [1.0], [4.0], "theirs", aim=2)], ["once"])
+    run = Comparison("Speed", {"trackbed": "1"}, [Row("a turn, ms", [1.0], [4.0], "theirs", bar=2)], ["once"])
     run.write(tmp_path / "run.md")
     run.write(tmp_path / "run.json")
     assert "| a turn, ms | 1 | ≤ 2, met | theirs | 4 | 4 (4 to 4) |" in (tmp_path / "run.md").read_text()
