@@ -5,8 +5,6 @@ This file knows the layout of the cache. It knows nothing of how a pass is plann
 
 from dataclasses import dataclass
 
-import torch
-
 from trackbed.llm.config import ModelConfig
 
 BLOCK = 16  # tokens of a cache block
@@ -16,31 +14,29 @@ BLOCK = 16  # tokens of a cache block
 class Batch:
     """The new tokens of one or more sequences, one sequence after another."""
 
-    tokens: torch.Tensor  # int64 [tokens]
-    positions: torch.Tensor  # int64 [tokens], each token's place in its sequence
-    lengths: tuple[int, ...]  # new tokens of each sequence; their sum is `tokens`
+    tokens: list[int]
+    lengths: tuple[int, ...]  # new tokens of each sequence; their sum is that of `tokens`
     contexts: tuple[int, ...]  # tokens that each sequence has in the cache once these are in it
-    tables: tuple[torch.Tensor, ...]  # int64 [blocks], each sequence's cache blocks in order
-    slots: torch.Tensor  # int64 [tokens], where each token's key and value go: block * BLOCK + place in it
-    wanted: torch.Tensor  # int64 [rows], the tokens whose logits are wanted
+    tables: tuple[list[int], ...]  # each sequence's cache blocks in order
+    wanted: list[int]  # places in `tokens` of those whose logits are wanted, ascending
+
+    @property
+    def positions(self) -> list[int]:
+        """Each token's place in its sequence."""
+        pairs = zip(self.lengths, self.contexts, strict=True)
+        return [place for length, context in pairs for place in range(context - length, context)]
+
+    @property
+    def slots(self) -> list[int]:
+        """Where each token's key and value go: block * BLOCK + place in it."""
+        sequences = zip(self.lengths, self.contexts, self.tables, strict=True)
+        return [
+            table[place // BLOCK] * BLOCK + place % BLOCK
+            for length, context, table in sequences
+            for place in range(context - length, context)
+        ]
 
 
-@dataclass(frozen=True, slots=True)
-class KVCache:
-    """Keys and values of all layers, in blocks that sequences take and give back."""
-
-    keys: torch.Tensor  # [layers, blocks, BLOCK, kv_heads, head_dim]
-    values: torch.Tensor  # the same
-
-    @classmethod
-    def empty(
-        cls, config: ModelConfig, blocks: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
-    ) -> "KVCache":
-        """A cache of so many blocks."""
-        shape = (config.layers, blocks, BLOCK, config.kv_heads, config.head_dim)
-        return cls(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
-
-
-def block_bytes(config: ModelConfig, dtype: torch.dtype = torch.float32) -> int:
-    """The memory that one block of the cache takes, in bytes."""
-    return 2 * config.layers * BLOCK * config.kv_heads * config.head_dim * dtype.itemsize
+def block_bytes(config: ModelConfig, value_bytes: int) -> int:
+    """The memory in bytes that one block of the cache takes, where a number takes `value_bytes`."""
+    return 2 * config.layers * BLOCK * config.kv_heads * config.head_dim * value_bytes

@@ -5,29 +5,41 @@ model knows.
 """
 
 import json
-import math
+import mmap
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from trackbed.llm.config import ModelConfig, read_gguf_config, read_hf_config
 from trackbed.llm.errors import ModelLoadError, UnknownQuant
-from trackbed.llm.gguf import GgufFile, read_gguf
+from trackbed.llm.gguf import GgufFile, GgufTensor, read_gguf
 from trackbed.llm.kernels import kernels_for
 from trackbed.llm.models import MODELS
 from trackbed.llm.models.llama import Llama
-from trackbed.llm.quant import PLAIN, quant
+from trackbed.llm.stored import DType, Stored
 
-DTypeName = Literal["float32", "bfloat16"]
+PLAIN = ("F32", "F16", "BF16")  # numbers, as safetensors calls them and GGUF too
 
 
-def load_model(path: Path, *, device: str = "cpu", dtype: DTypeName = "float32") -> Llama:
-    """The model of a GGUF file, or of a folder with config.json and safetensors files; weights become `dtype`.
+def load_model(
+    path: Path,
+    *,
+    device: str = "cpu",
+    dtype: DType = "auto",
+    threads: int | None = None,
+    kernels: ModuleType | None = None,
+) -> Llama:
+    """The model of a GGUF file, or of a folder with config.json and safetensors files.
 
-    Raises ModelLoadError, UnknownModel, UnknownQuant.
+    With `dtype` "auto" weights stay as they are stored where the kernels of the device can; a CPU's can always.
+    It runs on so many threads, or on as many as the process has cores, with the kernels of
+    the device unless others are named. Raises ModelLoadError, UnknownModel,
+    UnknownQuant.
     """
     if not path.exists():
         raise ModelLoadError(f"{path}: there is no such file or folder")
@@ -35,19 +47,29 @@ def load_model(path: Path, *, device: str = "cpu", dtype: DTypeName = "float32")
     config, used = source.config, set[str]()
     architecture: type[Llama] = resolve_name(MODELS[config.architecture])
 
-    def take(name: str, layer: int, shape: tuple[int, ...]) -> torch.Tensor:
+    def take(name: str, layer: int, shape: tuple[int, ...]) -> Stored:
         theirs = architecture.names[name][source.column].format(i=layer)
         used.add(theirs)
         if theirs not in source.tensors:
             raise ModelLoadError(f"{path}: tensor {theirs} is missing")
         if (found := source.shape(theirs)) != shape:
             raise ModelLoadError(f"{path}: tensor {theirs} is {list(found)}; its config expects {list(shape)}")
-        weights = source.read(theirs)
-        if name in ("query", "key"):
-            weights = source.in_order(weights)
-        return weights.to(device, getattr(torch, dtype))
+        source.release()
+        stored = source.read(theirs)
+        return stored._replace(interleaved=source.interleaved) if name in ("query", "key") else stored
 
-    model = architecture(config, kernels_for(device), take, source.rope_factors())
+    try:
+        model = architecture(
+            config,
+            kernels or kernels_for(device),
+            take,
+            source.rope_factors(),
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
+    except UnknownQuant as error:
+        raise UnknownQuant(f"{path}: {error}") from None
     if extra := sorted(name for name in set(source.tensors) - used if not _says_nothing_new(name, config)):
         raise ModelLoadError(f"{path}: {len(extra)} tensors that a {config.architecture} does not have: {extra[0]}")
     return model
@@ -62,69 +84,88 @@ class _Gguf:
         self.file = file
         self.config = read_gguf_config(file)
         self.tensors = file.tensors
+        self.interleaved = self.config.head_dim  # llama.cpp interleaves the two halves of each head
+        self.last: GgufTensor | None = None
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str) -> Stored:
         tensor = self.tensors[name]
-        # A copy, since a tensor can be written to, and the map of the file cannot.
-        raw = torch.frombuffer(bytearray(self.file.data(name)), dtype=torch.uint8)
-        if tensor.kind in PLAIN:
-            return raw.view(PLAIN[tensor.kind]).view(tensor.shape)
-        try:
-            return quant(tensor.kind).unpack(raw.view(math.prod(tensor.shape[:-1]), -1)).view(tensor.shape)
-        except UnknownQuant as error:
-            raise UnknownQuant(f"{self.file.path}: tensor {name}: {error}") from None
+        self.last = tensor
+        return Stored(tensor.kind, np.frombuffer(self.file.data(name), np.uint8), tensor.shape)
 
-    def in_order(self, weights: torch.Tensor) -> torch.Tensor:
-        """Query or key rows as the model wants them: llama.cpp interleaves the two halves of each head."""
-        pairs = weights.view(-1, self.config.head_dim // 2, 2, weights.shape[1])
-        return pairs.transpose(1, 2).reshape(weights.shape)
+    def release(self) -> None:
+        """Let go of the memory of the tensor that was read last, which is packed by now: the file has it still."""
+        if self.last:
+            forget(self.file.mapped, self.last.offset, self.last.size)
 
-    def rope_factors(self) -> torch.Tensor | None:
+    def rope_factors(self) -> npt.NDArray[np.float32] | None:
         """Llama 3.1's scaling, which GGUF files hold as a divisor per frequency."""
         name, expected = "rope_freqs.weight", (self.config.head_dim // 2,)
         if name not in self.tensors:
             return None
         if (found := self.shape(name)) != expected:
             raise ModelLoadError(f"{self.file.path}: tensor {name} is {list(found)}; expected is {list(expected)}")
-        return self.read(name).float()
+        if (kind := self.tensors[name].kind) != "F32":
+            raise UnknownQuant(f"{self.file.path}: tensor {name}: stored as {kind}; F32 is expected")
+        return np.frombuffer(self.file.data(name), np.float32)
 
 
 class _Safetensors:
     """Weights in the safetensors files of a folder: what `_Gguf` says of its file, said of these."""
 
     column = 0
+    interleaved = 0
 
     def __init__(self, folder: Path) -> None:
         self.config = read_hf_config(folder / "config.json")
         self.tensors = dict[str, Path]()  # name -> file
-        self.opened = dict[Path, Any]()  # Any: safetensors' handles have no types
+        self.headers = dict[Path, dict[str, Any]]()
+        self.mapped = dict[Path, mmap.mmap]()
+        self.last: tuple[Path, int, int] | None = None
         for file in _weight_files(folder):
             try:
-                self.opened[file] = safe_open(file, "pt")
-            except (SafetensorError, OSError) as error:
+                with safe_open(file, "np") as opened, file.open("rb") as raw:  # which checks the whole header
+                    names = list(opened.keys())
+                    self.mapped[file] = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            except (SafetensorError, OSError, ValueError) as error:
                 raise ModelLoadError(f"{file}: cannot be read: {error}") from None
-            self.tensors |= dict.fromkeys(self.opened[file].keys(), file)
+            self.headers[file] = json.loads(self.mapped[file][8 : self._begin(file)])
+            self.tensors |= dict.fromkeys(names, file)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.opened[self.tensors[name]].get_slice(name).get_shape())
+        return tuple(self.headers[self.tensors[name]][name]["shape"])
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str) -> Stored:
         file = self.tensors[name]
-        if (kind := self.opened[file].get_slice(name).get_dtype()) not in PLAIN:
+        entry = self.headers[file][name]
+        if (kind := entry["dtype"]) not in PLAIN:
             raise UnknownQuant(
                 f"{file}: tensor {name}: stored as {kind}; read from safetensors are: {', '.join(PLAIN)}"
             )
-        weights: torch.Tensor = self.opened[file].get_tensor(name)
-        return weights
+        begin, end = (self._begin(file) + offset for offset in entry["data_offsets"])
+        self.last = file, begin, end
+        return Stored(kind, np.frombuffer(memoryview(self.mapped[file])[begin:end], np.uint8), self.shape(name))
 
-    def in_order(self, weights: torch.Tensor) -> torch.Tensor:
-        return weights
+    def release(self) -> None:
+        if self.last:
+            file, begin, end = self.last
+            forget(self.mapped[file], begin, end - begin)
 
-    def rope_factors(self) -> torch.Tensor | None:
+    def rope_factors(self) -> None:
         return None
+
+    def _begin(self, file: Path) -> int:
+        """Where the weights begin: after the header's length and the header (safetensors' format)."""
+        return 8 + int.from_bytes(self.mapped[file][:8], "little")
+
+
+def forget(mapped: mmap.mmap, begin: int, size: int) -> None:
+    """Give a part of a mapped file's memory back; it is read again from the file where somebody looks."""
+    first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, (begin + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if hasattr(mmap, "MADV_DONTNEED") and last > first:
+        mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 from trackbed.llm.gguf import GgufFile, Value
 from trackbed.llm.models import MODELS
+from trackbed.llm.stored import DType
 
 GGUF_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 
@@ -72,9 +73,9 @@ class EngineConfig(BaseModel):
     max_seqs: int = Field(default=16, ge=1)  # that run at once; more wait their turn
     max_tokens: int = Field(default=512, ge=1)  # in one pass; longer prompts take several
     cache_tokens: int | None = Field(default=None, ge=1)  # None: the model's context, 8,192 at most
-    threads: int | None = Field(default=None, ge=1)  # None: as PyTorch chooses
+    threads: int | None = Field(default=None, ge=1)  # None: one for each core that the process may use
     device: str = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: DType = "auto"  # "auto" keeps weights as they are stored; others are all float32 or all bfloat16
 
     @model_validator(mode="after")
     def _every_sequence_moves(self) -> Self:

@@ -7,6 +7,8 @@ the scheduler decides.
 
 import asyncio
 import contextlib
+import logging
+import os
 import threading
 import weakref
 from collections import deque
@@ -16,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from trackbed.llm.batch import BLOCK, KVCache
+from trackbed.llm.batch import BLOCK, block_bytes
 from trackbed.llm.blocks import BlockPool
 from trackbed.llm.checkpoint import load_model
 from trackbed.llm.config import EngineConfig
@@ -31,10 +34,13 @@ from trackbed.llm.scheduler import Scheduler, Work
 from trackbed.llm.tokenizer import Tokenizer
 from trackbed.llm.types import Completion, Delta, FinishReason, Part, Prompt, RawPrompt, SamplingParams, Sequence, Usage
 
+log = logging.getLogger(__name__)
+
 DEFAULT_CACHE_TOKENS = 8192
 DEFAULT_CONFIG = EngineConfig()
 T = TypeVar("T")
 _Tokens = tuple[int, ...]
+_Logits = npt.NDArray[np.float32]
 _Scores = dict[_Tokens, float]  # continuation, up to and including the token whose log-probability it is
 
 
@@ -49,19 +55,20 @@ class Engine:
     def __init__(self, model: Llama, tokenizer: Tokenizer, config: EngineConfig = DEFAULT_CONFIG) -> None:
         cache_tokens = config.cache_tokens or min(model.config.max_length, DEFAULT_CACHE_TOKENS)
         blocks = BlockPool(-(-cache_tokens // BLOCK), BLOCK)
-        dtype: torch.dtype = getattr(torch, config.dtype)
-        cache = KVCache.empty(model.config, blocks.capacity // BLOCK, dtype, config.device)
+        self.cache_bytes = blocks.capacity // BLOCK * block_bytes(model.config, model.value_bytes)  # once all are used
+        _check_memory(self.cache_bytes, cache_tokens)
+        cache = model.empty_cache(blocks.capacity // BLOCK)
         scheduler = Scheduler(blocks, max_seqs=config.max_seqs, max_tokens=config.max_tokens)
         self.context = min(model.config.max_length, blocks.capacity)  # tokens of a prompt and its answer
         self._tokenizer = tokenizer
-        self._loop = _Loop(scheduler, ModelRunner(model, cache), config.threads)
-        # Also called at exit, while PyTorch can still finish its pass.
+        self._loop = _Loop(scheduler, ModelRunner(model, cache))
+        # Also called at exit, while the pass can still finish.
         self._stop = weakref.finalize(self, self._loop.stop)
 
     @classmethod
     def open(cls, path: Path | str, config: EngineConfig = DEFAULT_CONFIG) -> Self:
         """Load the model and the tokenizer of a GGUF file or a checkpoint folder. Raises ModelLoadError."""
-        model = load_model(Path(path), device=config.device, dtype=config.dtype)
+        model = load_model(Path(path), device=config.device, dtype=config.dtype, threads=config.threads)
         return cls(model, Tokenizer.load(Path(path)), config)
 
     async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:
@@ -82,7 +89,7 @@ class Engine:
                 yield Delta(text, completion)
 
     async def score(self, prompt: Prompt, continuations: Seq[str]) -> tuple[float, ...]:
-        """The log-probability of each continuation after the prompt: natural, in float32, summed over its tokens.
+        """The log-probability of each continuation after the prompt: natural, summed over its tokens.
 
         Continuations are ordinary text, and their tokens are those of the text alone. Raises as `generate` does.
         """
@@ -180,7 +187,7 @@ class _Answer:
         self._output = output
         self._streamed = streamed
 
-    def take(self, logits: torch.Tensor) -> int | None:
+    def take(self, logits: _Logits) -> int | None:
         """The next token, unless the pass ended inside the prompt: [0 or 1, vocab]."""
         return self._sampler.choose(logits[-1]) if len(logits) else None
 
@@ -210,15 +217,16 @@ class _Reading:
         self._looked_up = looked_up
         self._found: _Scores = {}
 
-    def take(self, logits: torch.Tensor) -> None:
+    def take(self, logits: _Logits) -> None:
         """Look up what follows the prompt and each token after it: [tokens, vocab]."""
         begin = self.seq.prompt_len
         first = max(self.seq.done + 1, begin)  # the place of the token that the first row is about
-        for place, row in enumerate(torch.log_softmax(logits, dim=-1), first):
+        for place, row in enumerate(logits.astype(np.float64), first):
             before = tuple(self.seq.tokens[begin:place])
+            total = row.max() + np.log(np.exp(row - row.max()).sum())
             for tokens in self._looked_up:
                 if len(tokens) == len(before) + 1 and tokens[:-1] == before:
-                    self._found[tokens] = float(row[tokens[-1]])
+                    self._found[tokens] = float(row[tokens[-1]] - total)
 
     def report(self, token: int | None) -> bool:
         """Send what was found, once all has been read; whether it was."""
@@ -233,10 +241,9 @@ _Job = _Answer | _Reading
 class _Loop:
     """The thread that owns the batch. Only `submit`, `drop` and `stop` are called from others."""
 
-    def __init__(self, scheduler: Scheduler, runner: ModelRunner, threads: int | None) -> None:
+    def __init__(self, scheduler: Scheduler, runner: ModelRunner) -> None:
         self._scheduler = scheduler
         self._runner = runner
-        self._threads = threads
         self._jobs: dict[Sequence, _Job] = {}
         self._changed = threading.Condition()  # guards what follows
         self._arrived: deque[_Job] = deque()
@@ -271,8 +278,6 @@ class _Loop:
     def _run(self) -> None:
         error = EngineStopped("the engine was closed")
         try:
-            if self._threads:
-                torch.set_num_threads(self._threads)
             while self._take_jobs():
                 plan = self._scheduler.step()
                 logits = self._runner.run(plan)
@@ -313,6 +318,18 @@ class _Loop:
                 del self._jobs[seq]
                 if not seq.finished:  # a stop string ended it
                     self._scheduler.remove(seq)
+
+
+def _check_memory(needed: int, tokens: int) -> None:
+    """Say what the cache takes, before it is taken. Raises LLMError where the machine has less."""
+    log.info("the cache of %d tokens takes %.2f GB once it is full", tokens, needed / 1e9)
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # a system that does not say
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > free:
+            raise LLMError(
+                f"a cache of {tokens} tokens takes {needed / 1e9:.1f} GB, and the machine has {free / 1e9:.1f} GB; "
+                f"set cache_tokens to {tokens * free // needed // 2} or fewer"
+            )
 
 
 def _copy(error: EngineStopped) -> EngineStopped:

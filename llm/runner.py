@@ -1,11 +1,14 @@
-"""A plan becomes tensors, and the model's answer is shared out to the plan's sequences.
+"""A plan becomes one pass, and the model's answer is shared out to the plan's sequences.
 
 The runner knows tokens, blocks and the cache. It knows nothing of requests, or of what comes next.
 """
 
-import torch
+from typing import Any
 
-from trackbed.llm.batch import BLOCK, Batch, KVCache
+import numpy as np
+import numpy.typing as npt
+
+from trackbed.llm.batch import Batch
 from trackbed.llm.models.llama import Llama
 from trackbed.llm.scheduler import Work
 from trackbed.llm.types import Sequence
@@ -14,37 +17,27 @@ from trackbed.llm.types import Sequence
 class ModelRunner:
     """A model and the cache that its sequences share."""
 
-    def __init__(self, model: Llama, cache: KVCache) -> None:
+    def __init__(self, model: Llama, cache: Any) -> None:  # Any: whatever the model's kernels keep theirs in
         self.model = model
         self.cache = cache
-        self.device = cache.keys.device
 
-    def run(self, plan: list[Work]) -> list[torch.Tensor]:
+    def run(self, plan: list[Work]) -> list[npt.NDArray[np.float32]]:
         """For each entry of the plan the logits of its wanted tokens, float32 [wanted, vocab]."""
         tokens: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
         wanted: list[int] = []
+        ends: list[int] = []  # of each entry's share of `wanted`
         for seq, length in plan:
-            new = range(seq.done, seq.done + length)
             wanted += [len(tokens) + position - seq.done for position in wanted_positions(seq, length)]
             tokens += seq.tokens[seq.done : seq.done + length]
-            positions += new
-            slots += [seq.blocks[position // BLOCK] * BLOCK + position % BLOCK for position in new]
+            ends.append(len(wanted))
         batch = Batch(
-            tokens=self._tensor(tokens),
-            positions=self._tensor(positions),
+            tokens=tokens,
             lengths=tuple(length for _, length in plan),
             contexts=tuple(seq.done + length for seq, length in plan),
-            tables=tuple(self._tensor(seq.blocks) for seq, _ in plan),
-            slots=self._tensor(slots),
-            wanted=self._tensor(wanted),
+            tables=tuple(seq.blocks for seq, _ in plan),
+            wanted=wanted,
         )
-        logits = self.model.forward(batch, self.cache)
-        return list(torch.split(logits, [len(wanted_positions(seq, length)) for seq, length in plan]))
-
-    def _tensor(self, numbers: list[int]) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        return np.split(self.model.forward(batch, self.cache), ends[:-1])
 
 
 def wanted_positions(seq: Sequence, length: int) -> range:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from trackbed.llm.engine import Engine
-    from trackbed.llm.models.llama import Llama
+    from trackbed.llm.kernels.plain_pass import Pass
 
 PROMPT, ANSWER = 512, 64  # tokens
 WORD = " the"  # one token of any English vocabulary
@@ -71,9 +71,10 @@ def _transformers(path: Path) -> Callable[[int], float]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from trackbed.llm.checkpoint import load_model
+    from trackbed.llm.kernels import plain_pass
     from trackbed.llm.tokenizer import Tokenizer
 
-    ours = load_model(path)
+    ours = load_model(path, dtype="float32", kernels=plain_pass)
     c = ours.config
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": c.rope_base}
     if scaling := c.rope_scaling:
@@ -98,7 +99,7 @@ def _transformers(path: Path) -> Callable[[int], float]:
         tie_word_embeddings=c.tied,
     )
     model = LlamaForCausalLM(config).train(False)
-    model.load_state_dict(_state(ours), strict=False)
+    model.load_state_dict(_state(ours.whole), strict=False)
     tokens = torch.tensor([Tokenizer.load(path).encode(WORD * PROMPT)])
 
     def seconds(count: int) -> float:
@@ -112,7 +113,7 @@ def _transformers(path: Path) -> Callable[[int], float]:
     return seconds
 
 
-def _state(ours: "Llama") -> "dict[str, torch.Tensor]":
+def _state(ours: "Pass") -> "dict[str, torch.Tensor]":
     """Our weights under transformers' names."""
     state = {
         "model.embed_tokens.weight": ours.embedding,

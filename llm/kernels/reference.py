@@ -8,8 +8,8 @@ import math
 
 import torch
 
-from trackbed.llm.batch import BLOCK, Batch
-from trackbed.llm.kernels.layer import Layer
+from trackbed.llm.batch import BLOCK
+from trackbed.llm.kernels.layer import Layer, Places
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -22,6 +22,27 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """x W^T: [rows, n], [m, n] -> [rows, m]."""
     return x @ weight.T
+
+
+def quantise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Groups of 32 as whole numbers from -127 to 127 times a scale, the group's largest over 127.
+
+    Halves go to the even number (Dettmers et al. 2022, arXiv:2208.07339, in groups). [rows, n] -> int8 [rows, width],
+    float32 [rows, width / 32], where width is n to the next multiple of 32 and what fills up is zero
+    """
+    groups = torch.nn.functional.pad(x.float(), (0, -x.shape[1] % 32)).view(len(x), -1, 32)
+    largest = groups.abs().amax(-1, keepdim=True)
+    # A tensor over a tensor: a number over a tensor is the tensor's reciprocal times the number, which rounds twice.
+    inverse = torch.where(largest > 0, torch.tensor(127.0) / largest, torch.zeros(()))
+    return (groups * inverse).round().to(torch.int8).flatten(1), (largest / 127).squeeze(-1)
+
+
+def quantised_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`linear` as it is where weights are quantised and activations have to be: [rows, n], [m, n] -> [rows, m]."""
+    codes, scales = quantise(x)
+    groups = codes.view(*scales.shape, 32).double() * scales[..., None].double()
+    rounded = groups.flatten(1)[:, : x.shape[1]]
+    return linear(rounded, weight.double()).to(x.dtype)
 
 
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
@@ -51,7 +72,7 @@ def read_cache(cache: torch.Tensor, table: torch.Tensor, context: int) -> torch.
     return cache.index_select(0, used).flatten(0, 1)[:context]
 
 
-def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, batch: Batch) -> torch.Tensor:
+def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, places: Places) -> torch.Tensor:
     """softmax(q k^T / sqrt(head_dim)) v (Vaswani et al. 2017, arXiv:1706.03762) over each token's sequence so far.
 
     Query heads share key-value heads in groups (Ainslie et al. 2023, arXiv:2305.13245); the cache is paged
@@ -59,8 +80,8 @@ def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bat
     kv_heads, head_dim] -> [tokens, heads, head_dim]
     """
     mixed = []
-    queries, positions = query.split_with_sizes(batch.lengths), batch.positions.split_with_sizes(batch.lengths)
-    for q, at, context, table in zip(queries, positions, batch.contexts, batch.tables, strict=True):
+    queries, positions = query.split_with_sizes(places.lengths), places.positions.split_with_sizes(places.lengths)
+    for q, at, context, table in zip(queries, positions, places.contexts, places.tables, strict=True):
         k, v = read_cache(keys, table, context), read_cache(values, table, context)
         tokens, heads, head_dim = q.shape
         grouped = q.view(tokens, k.shape[1], -1, head_dim).permute(1, 2, 0, 3)  # [kv_heads, group, tokens, head_dim]
@@ -76,7 +97,7 @@ def decoder_layer(
     layer: Layer,
     keys: torch.Tensor,
     values: torch.Tensor,
-    batch: Batch,
+    places: Places,
     cos: torch.Tensor,
     sin: torch.Tensor,
 ) -> torch.Tensor:
@@ -88,7 +109,7 @@ def decoder_layer(
     kv_heads, head_dim = keys.shape[2:]
     qkv = linear(rms_norm(x, layer.attention_norm, layer.eps), layer.qkv).view(x.shape[0], -1, head_dim)
     turned, value = rope(qkv[:, :-kv_heads], cos, sin), qkv[:, -kv_heads:]
-    write_cache(keys, turned[:, -kv_heads:], batch.slots)
-    write_cache(values, value, batch.slots)
-    x = x + linear(attention(turned[:, :-kv_heads], keys, values, batch).flatten(1), layer.output)
+    write_cache(keys, turned[:, -kv_heads:], places.slots)
+    write_cache(values, value, places.slots)
+    x = x + linear(attention(turned[:, :-kv_heads], keys, values, places).flatten(1), layer.output)
     return x + linear(swiglu(linear(rms_norm(x, layer.mlp_norm, layer.eps), layer.gate_up)), layer.down)

@@ -1,20 +1,21 @@
 """Llama: Llama 3.1 and 3.2, Llama Guard 3, SmolLM2, and whatever else calls itself LlamaForCausalLM.
 
-This file knows the order of a pass and the shapes of the weights. All arithmetic is in the kernels.
+This file knows what a checkpoint calls the weights, and the angles of RoPE. How a pass is computed, and in what
+form the weights are kept for it, is the kernels' business.
 """
 
 import math
-from collections.abc import Callable
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from trackbed.llm.batch import Batch, KVCache
+from trackbed.llm.batch import Batch
 from trackbed.llm.config import ModelConfig, RopeScaling
-from trackbed.llm.kernels.layer import Layer
+from trackbed.llm.stored import DType, Take
 
-Take = Callable[[str, int, tuple[int, ...]], torch.Tensor]  # our name, layer, shape -> weights
+Floats = npt.NDArray[np.float32]
 
 
 class Llama:
@@ -37,59 +38,57 @@ class Llama:
     }
 
     def __init__(
-        self, config: ModelConfig, kernels: ModuleType, take: Take, rope_factors: torch.Tensor | None = None
+        self,
+        config: ModelConfig,
+        kernels: ModuleType,
+        take: Take,
+        rope_factors: Floats | None = None,
+        *,
+        device: str = "cpu",
+        dtype: DType = "auto",
+        threads: int | None = None,
     ) -> None:
         """`take` gives the weights, one by one; `rope_factors` [head_dim / 2] divide RoPE's frequencies."""
-        self.config = config
-        self.kernels = kernels
-        self.embedding = take("embedding", 0, (config.vocab_size, config.hidden_size))
-        self.layers = [take_layer(config, take, i) for i in range(config.layers)]
-        self.norm = take("norm", 0, (config.hidden_size,))
-        self.head = self.embedding if config.tied else take("head", 0, (config.vocab_size, config.hidden_size))
         frequencies = rope_frequencies(config.head_dim, config.rope_base, config.rope_scaling)
         if rope_factors is not None:
             frequencies = frequencies / rope_factors
-        self.frequencies = frequencies.to(self.norm.device)
+        self.config = config
+        # The weights in the kernels' own form, and the pass over them.
+        self.whole = kernels.Pass(config, take, frequencies, device=device, dtype=dtype, threads=threads)
 
-    @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KVCache) -> torch.Tensor:
+    @property
+    def weight_bytes(self) -> int:
+        """The memory that the weights take, without the embedding where it is only looked up."""
+        return int(self.whole.weight_bytes)
+
+    @property
+    def value_bytes(self) -> int:
+        """The bytes that a number takes in the cache."""
+        return int(self.whole.value_bytes)
+
+    def empty_cache(self, blocks: int) -> Any:  # Any: each kernel module has its own
+        """A cache of so many blocks, for `forward`."""
+        return self.whole.empty_cache(blocks)
+
+    def forward(self, batch: Batch, cache: Any) -> Floats:
         """The logits of the wanted tokens, float32 [wanted, vocab]; the cache takes the new keys and values."""
-        k = self.kernels
-        angles = batch.positions[:, None] * self.frequencies  # [tokens, head_dim / 2]
-        x = self.embedding[batch.tokens]  # [tokens, hidden]
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            x = k.decoder_layer(x, layer, keys, values, batch, cos, sin)
-        logits: torch.Tensor = k.linear(k.rms_norm(x[batch.wanted], self.norm, self.config.norm_eps), self.head)
-        return logits.float()
+        logits: Floats = self.whole.forward(batch, cache)
+        return logits
 
 
-def take_layer(config: ModelConfig, take: Take, i: int) -> Layer:
-    """The weights of layer `i`."""
-    hidden, wide = config.hidden_size, config.intermediate_size
-    heads, kv_heads = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    qkv = [take("query", i, (heads, hidden)), take("key", i, (kv_heads, hidden)), take("value", i, (kv_heads, hidden))]
-    return Layer(
-        attention_norm=take("attention_norm", i, (hidden,)),
-        qkv=torch.cat(qkv),
-        output=take("output", i, (hidden, heads)),
-        mlp_norm=take("mlp_norm", i, (hidden,)),
-        gate_up=torch.cat([take("gate", i, (wide, hidden)), take("up", i, (wide, hidden))]),
-        down=take("down", i, (hidden, wide)),
-        eps=config.norm_eps,
-    )
-
-
-def rope_frequencies(head_dim: int, base: float, scaling: RopeScaling | None) -> torch.Tensor:
+def rope_frequencies(head_dim: int, base: float, scaling: RopeScaling | None) -> Floats:
     """RoPE's angle per position of each pair, float32 [head_dim / 2], as Llama 3.1 stretches them.
 
     Wavelengths beyond the original context are stretched by `factor`, short ones are kept, and those
     between are blended (Llama 3.1's reference implementation, meta-llama/llama-models).
     """
-    frequencies = 1.0 / (base ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim))
+    frequencies = np.float32(1) / np.float32(base) ** (
+        np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    )
     if scaling is None:
         return frequencies
     waves = 2 * math.pi / frequencies
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    blend = ((scaling.original_max_length / waves - low) / (high - low)).clamp(0, 1)
-    return (1 - blend) * frequencies / scaling.factor + blend * frequencies
+    blend = np.clip((scaling.original_max_length / waves - low) / (high - low), 0, 1)
+    stretched: Floats = ((1 - blend) * frequencies / scaling.factor + blend * frequencies).astype(np.float32)
+    return stretched

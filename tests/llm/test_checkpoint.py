@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.llm import tiny
-from trackbed.llm.batch import BLOCK, KVCache, block_bytes
+from trackbed.llm.batch import BLOCK, block_bytes
 from trackbed.llm.checkpoint import load_model
 from trackbed.llm.errors import ModelLoadError, UnknownModel, UnknownQuant
+from trackbed.llm.kernels import cpu, plain_pass
 
 IDS = list(range(3, 60))
 TABLE = [4, 0, 2, 9]
@@ -34,8 +35,7 @@ IN_BLOCKS = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 
 
 
 def logits(path: Path) -> torch.Tensor:
-    model = load_model(path)
-    return model.forward(tiny.batch((IDS, 0, TABLE)), tiny.empty_cache(model))
+    return tiny.forward(load_model(path, dtype="float32"), tiny.batch((IDS, 0, TABLE)))
 
 
 @pytest.fixture
@@ -85,25 +85,26 @@ def test_a_config_of_transformers_4_says_the_same(tmp_path: Path) -> None:
 
 
 def test_bfloat16_runs_close_to_float32(folder: Path) -> None:
-    model = load_model(folder, dtype="bfloat16")
-    cache = KVCache.empty(model.config, 10, torch.bfloat16)
-    found = model.forward(tiny.batch((IDS, 0, TABLE)), cache)
-    assert found.dtype is torch.float32
-    assert tiny.distance(found, logits(folder)) < 0.1
+    for kernels in (cpu, plain_pass):
+        model = load_model(folder, dtype="bfloat16", kernels=kernels)
+        assert tiny.distance(tiny.forward(model, tiny.batch((IDS, 0, TABLE))), logits(folder)) < 0.1
 
 
 def test_a_block_takes_the_memory_that_it_is_said_to_take(folder: Path) -> None:
-    config = load_model(folder).config
-    cache = KVCache.empty(config, 7, torch.bfloat16)
+    plain = load_model(folder, dtype="bfloat16", kernels=plain_pass)
+    cache = plain.empty_cache(7)
     assert cache.keys.shape[2] == BLOCK
-    assert cache.keys.nbytes + cache.values.nbytes == 7 * block_bytes(config, torch.bfloat16)
+    assert cache.keys.nbytes + cache.values.nbytes == 7 * block_bytes(plain.config, plain.value_bytes)
+    for dtype, wide in (("auto", False), ("bfloat16", False), ("float32", True)):
+        model = load_model(folder, dtype=dtype)  # type: ignore[arg-type]
+        assert model.empty_cache(7).bytes == 7 * block_bytes(model.config, 4 if wide else 2)
+        assert model.value_bytes == (4 if wide else 2)
 
 
 def test_tensors_that_say_nothing_new_are_passed_over(folder: Path) -> None:
     edit_config(folder, tie_word_embeddings=True)  # and lm_head.weight is there all the same
     edit_tensors(folder, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}))
-    model = load_model(folder)
-    assert model.head is model.embedding
+    assert logits(folder).shape == (len(IDS), 131)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +134,9 @@ def test_a_tensor_of_a_storage_that_is_not_read_is_named(folder: Path) -> None:
 
 def test_a_gguf_storage_that_is_not_run_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    tiny.write_gguf(path, tiny.make(**IN_BLOCKS), "Q5_0")
-    with pytest.raises(UnknownQuant, match=r"model\.gguf: tensor token_embd.weight: stored as Q5_0; .* Q4_1, Q8_0"):
+    wide = {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4, "head_dim": 64}
+    tiny.write_gguf(path, tiny.make(**wide), "TQ1_0")
+    with pytest.raises(UnknownQuant, match=r"model\.gguf: .*: stored as type 34, which is not known"):
         load_model(path)
 
 
@@ -255,9 +257,10 @@ def test_a_gguf_file_with_flipped_bits_is_run_or_refused(unchanged: Path, flips:
 
 def test_a_quantised_norm_is_read(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    model = tiny.make(**IN_BLOCKS)
-    tiny.write_gguf(path, model, "Q8_0", norms="Q8_0")
-    assert tiny.distance(load_model(path).norm, model.model.norm.weight.detach()) < 0.01
+    tiny.write_gguf(path, tiny.make(**IN_BLOCKS, tie_word_embeddings=True), "Q8_0", norms="Q8_0")
+    with torch.inference_mode():
+        expected = tiny.read_gguf(path)(torch.tensor([IDS])).logits[0]
+    assert tiny.distance(logits(path), expected) < 1e-4
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

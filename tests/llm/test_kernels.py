@@ -1,110 +1,47 @@
-"""Every kernel module has the functions of the reference, and gives what it gives."""
+"""Every native kernel gives what the reference gives, with each instruction set that this machine has."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterator
-from types import FunctionType, ModuleType
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 
+import gguf
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.llm import tiny
 from trackbed.llm.batch import BLOCK
-from trackbed.llm.kernels import cpu, kernels_for, reference
+from trackbed.llm.kernels import cpu, kernels_for, plain_pass, reference
 from trackbed.llm.kernels.cpu import _cpu
-from trackbed.llm.kernels.layer import Layer
+from trackbed.llm.kernels.layer import Places
+from trackbed.llm.stored import Stored
 
-MODULES = [cpu]
-# Sums of a few hundred products in other orders, in units of the dtype's rounding.
-BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+Floats = npt.NDArray[np.float32]
+
 ODD = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 576, 577]
-HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE = 6, 2, 10, 37
-
-Case = Callable[[ModuleType, torch.dtype], torch.Tensor]
-
-
-def functions(module: ModuleType) -> dict[str, inspect.Signature]:
-    """The kernels of a module: what is public and no name of another's."""
-    names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
-    found = {name: getattr(module, name) for name in names}
-    return {name: inspect.signature(value) for name, value in found.items() if isinstance(value, FunctionType)}
-
-
-def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
-
-
-def within_nan(rows: int, n: int, dtype: torch.dtype) -> torch.Tensor:
-    """Random rows with NaN before, between and after them."""
-    around = torch.full((rows + 2, n + 5), math.nan, dtype=dtype)
-    around[1:-1, 2 : n + 2] = random(rows, n, dtype=dtype)
-    return around[1:-1, 2 : n + 2]
-
-
-def caches(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values with NaN wherever no token of `ragged` has its own."""
-    keys, values = (torch.full((12, BLOCK, KV_HEADS, HEAD_DIM), math.nan, dtype=dtype) for _ in range(2))
-    for context, table in zip(RAGGED.contexts, RAGGED.tables, strict=True):
-        for place in range(context):
-            for cache in (keys, values):
-                cache[table[place // BLOCK], place % BLOCK] = random(KV_HEADS, HEAD_DIM + place, dtype=dtype)[:, place:]
-    return keys, values
-
-
-RAGGED = tiny.batch(([1] * 20, 0, [3, 1]), ([1], 36, [7, 2, 5]), ([1] * 5, 13, [9, 8]), ([1], 0, [0]))
-TOKENS = len(RAGGED.tokens)
-
-
-def turns(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    angles = random(TOKENS, HEAD_DIM // 2)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def layer(hidden: int, dtype: torch.dtype) -> Layer:
-    return Layer(
-        attention_norm=random(hidden, dtype=dtype),
-        qkv=random((HEADS + 2 * KV_HEADS) * HEAD_DIM, hidden, dtype=dtype) / hidden**0.5,
-        output=random(hidden, HEADS * HEAD_DIM, dtype=dtype) / (HEADS * HEAD_DIM) ** 0.5,
-        mlp_norm=random(hidden, dtype=dtype),
-        gate_up=random(2 * INTERMEDIATE, hidden, dtype=dtype) / hidden**0.5,
-        down=random(hidden, INTERMEDIATE, dtype=dtype) / INTERMEDIATE**0.5,
-        eps=1e-5,
-    )
-
-
-def run_write_cache(k: ModuleType, dtype: torch.dtype) -> torch.Tensor:
-    cache = torch.zeros(12, BLOCK, KV_HEADS, HEAD_DIM, dtype=dtype)
-    k.write_cache(cache, within_nan(TOKENS, KV_HEADS * HEAD_DIM, dtype).view(-1, KV_HEADS, HEAD_DIM), RAGGED.slots)
-    return cache
-
-
-def run_decoder_layer(k: ModuleType, dtype: torch.dtype) -> torch.Tensor:
-    keys, values = caches(dtype)
-    out = k.decoder_layer(within_nan(TOKENS, 33, dtype), layer(33, dtype), keys, values, RAGGED, *turns(dtype))
-    written = [cache.flatten(0, 1)[RAGGED.slots].flatten(1) for cache in (keys, values)]
-    return torch.cat([out, *written], dim=1)
-
-
-CASES: dict[str, list[Case]] = {
-    "rms_norm": [
-        lambda k, dtype, n=n: k.rms_norm(within_nan(3, n, dtype), random(n, dtype=dtype), 1e-5)  # type: ignore[misc]
-        for n in ODD
-    ],
-    "linear": [
-        lambda k, dtype, m=m, rows=rows: k.linear(within_nan(rows, 65, dtype), random(m, 65, dtype=dtype))  # type: ignore[misc]
-        for m in (1, 2, 66, 97)
-        for rows in (0, 1, 2, 8, 9, 33)
-    ],
-    "swiglu": [lambda k, dtype, n=n: k.swiglu(within_nan(3, 2 * n, dtype)) for n in ODD],  # type: ignore[misc]
-    "rope": [lambda k, dtype: k.rope(random(TOKENS, HEADS, HEAD_DIM, dtype=dtype), *turns(dtype))],
-    "write_cache": [run_write_cache],
-    "read_cache": [
-        lambda k, dtype, i=i: k.read_cache(caches(dtype)[0], RAGGED.tables[i], RAGGED.contexts[i])  # type: ignore[misc]
-        for i in range(4)
-    ],
-    "attention": [lambda k, dtype: k.attention(random(TOKENS, HEADS, HEAD_DIM, dtype=dtype), *caches(dtype), RAGGED)],
-    "decoder_layer": [run_decoder_layer],
+# Where in a block of GGUF's the float16 factors stand, so that random bytes around them are a valid block.
+FACTORS = {
+    "Q4_0": [0],
+    "Q4_1": [0, 2],
+    "Q5_0": [0],
+    "Q5_1": [0, 2],
+    "Q8_0": [0],
+    "IQ4_NL": [0],
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
+    "Q4_K": [0, 2],
+    "Q5_K": [0, 2],
+    "Q6_K": [208],
 }
+NUMBERS = ["F32", "F16", "BF16"]
+# Scales of the K formats are products, and rounded to float16; those of the others are kept as they are.
+K_ROUNDING = 2.0**-11
+SUMS = 2e-6  # float32 sums of some hundred products, as a share of the sum of what they are made of
 
 
 @pytest.fixture(params=_cpu.available())
@@ -116,54 +53,220 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _cpu.use(before)
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+def random(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_the_names_and_signatures_of_the_reference(module: ModuleType) -> None:
-    assert functions(module) == functions(reference)
+def within_nan(x: Floats) -> Floats:
+    """The same rows, aligned to nothing, with NaN right before and after them."""
+    around = np.full(x.size + 11, math.nan, np.float32)
+    rows = around[3 : 3 + x.size].reshape(x.shape)
+    rows[...] = x
+    return rows
 
 
-def test_every_kernel_has_a_case() -> None:
-    assert CASES.keys() == functions(reference).keys()
+def stored_at_random(kind: str, rows: int, columns: int, seed: int) -> Stored:
+    """Weights of any format: random numbers, or random blocks whose factors are of a likely size."""
+    rng = np.random.default_rng([seed, rows, columns])
+    quantised = gguf.GGMLQuantizationType[kind]
+    if kind in NUMBERS:
+        packed = gguf.quants.quantize(rng.standard_normal((rows, columns)).astype(np.float32), quantised)
+        return Stored(kind, np.ascontiguousarray(packed).view(np.uint8).reshape(-1), (rows, columns))
+    weights, size = gguf.GGML_QUANT_SIZES[quantised]
+    blocks = rng.integers(0, 256, (rows, columns // weights, size), dtype=np.uint8)
+    for place in FACTORS[kind]:
+        factors = rng.uniform(0.001, 0.02, blocks.shape[:2]).astype(np.float16)
+        blocks[..., place : place + 2] = factors.view(np.uint8).reshape(*blocks.shape[:2], 2)
+    return Stored(kind, blocks.reshape(-1), (rows, columns))
 
 
-@pytest.mark.usefixtures("isa", "threads")
-@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("name", CASES)
-def test_a_kernel_gives_what_the_reference_gives(name: str, module: ModuleType, dtype: torch.dtype) -> None:
-    for case in CASES[name]:
-        found, expected = case(module, dtype), case(reference, dtype)
-        bound = BOUNDS[dtype] * float(expected.abs().max()) if expected.numel() else 0.0
-        torch.testing.assert_close(found, expected, rtol=0, atol=bound)
+def dense(stored: Stored) -> torch.Tensor:
+    """The weights as the gguf package unpacks them."""
+    kind = gguf.GGMLQuantizationType[stored.kind]
+    return torch.from_numpy(gguf.quants.dequantize(stored.data.reshape(stored.shape[0], -1), kind)).float()
 
 
-def test_rms_norm_writes_its_rows_and_nothing_else(isa: str) -> None:
+@st.composite
+def products(draw: st.DrawFn) -> tuple[Stored, Floats]:
+    """A weight of any format, of sizes that fit no panel, and 1 to 67 rows to multiply with it."""
+    kind = draw(st.sampled_from([*NUMBERS, *FACTORS]))
+    block = 1 if kind in NUMBERS else gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][0]
+    columns = block * draw(st.integers(1, max(600 // block, 1)))
+    rows, seed = draw(st.integers(1, 67)), draw(st.integers(0, 1000))
+    stored = stored_at_random(kind, draw(st.integers(1, 100)), columns, seed)
+    return stored, random(rows, columns, seed=seed)
+
+
+@pytest.mark.parametrize("isa", _cpu.available())
+@given(product=products(), threads=st.integers(1, 3))
+@settings(max_examples=150, deadline=None)
+def test_a_product_is_that_of_the_reference(isa: str, product: tuple[Stored, Floats], threads: int) -> None:
+    stored, x = product
+    weights = dense(stored)
+    multiply = reference.linear if stored.kind in NUMBERS else reference.quantised_linear
+    expected = multiply(torch.from_numpy(x).double(), weights.double())
+    before = _cpu.isa()
+    _cpu.use(isa)
+    try:
+        found = cpu.linear(within_nan(x), cpu.pack(stored, threads=threads), threads)
+    finally:
+        _cpu.use(before)
+    # What is added up, were it all of one sign.
+    made_of = torch.from_numpy(np.abs(x)).double() @ magnitudes(stored, weights).double().T
+    bound = made_of * (SUMS + (K_ROUNDING if stored.kind.endswith("_K") else 0)) + 1e-30
+    assert found.shape == expected.shape
+    assert (torch.from_numpy(found).double() - expected).abs().le(bound).all()
+
+
+def magnitudes(stored: Stored, weights: torch.Tensor) -> torch.Tensor:
+    """How large what a weight is made of can be: its code and its minimum cancel each other out."""
+    return weights.abs() + weights.abs().amax() * (0 if stored.kind in NUMBERS else 2)
+
+
+@pytest.mark.parametrize("kind", [*NUMBERS, *FACTORS])
+def test_rows_are_unpacked_as_the_gguf_package_does(kind: str) -> None:
+    stored = stored_at_random(kind, 5, 512, 3)
+    np.testing.assert_allclose(cpu.unpack(stored), dense(stored).numpy(), rtol=1e-6, atol=1e-9)
+    in_float32 = cpu.linear(np.eye(512, dtype=np.float32), cpu.pack(stored, "float32"))
+    np.testing.assert_array_equal(in_float32.T, cpu.unpack(stored))
+
+
+def test_interleaved_heads_are_put_in_order() -> None:
+    rows = np.arange(12, dtype=np.float32)[:, None]
+    packed = cpu.pack(Stored("F32", np.ascontiguousarray(rows).view(np.uint8).reshape(-1), (12, 1), interleaved=6))
+    assert cpu.linear(np.ones((1, 1), np.float32), packed)[0].tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "Q2_K", "Q6_K", "BF16"])
+def test_an_output_does_not_depend_on_the_rows_beside_it(isa: str, kind: str) -> None:
+    packed, x = cpu.pack(stored_at_random(kind, 70, 512, 5)), random(31, 512)
+    together = cpu.linear(x, packed)
+    for row in range(31):
+        np.testing.assert_array_equal(cpu.linear(x[row : row + 1], packed)[0], together[row])
+
+
+def test_activations_are_quantised_as_the_reference_does(isa: str) -> None:
     for n in ODD:
-        x = random(3 * n)
-        around = torch.full((3 * n + 40,), -1.0)
-        _cpu.rms_norm(x.view(3, n), random(n), 1e-5, around[20:-20].view(3, n))
-        torch.testing.assert_close(
-            around[20:-20].view(3, n), reference.rms_norm(x.view(3, n), random(n), 1e-5), rtol=1e-5, atol=1e-6
-        )
+        x = random(3, n) * np.float32([[1e-20], [1], [1e20]])
+        x[1, : n // 2] = 0
+        codes, scales = cpu.quantise(within_nan(x))
+        expected = reference.quantise(torch.from_numpy(x))
+        np.testing.assert_array_equal(codes, expected[0].numpy())
+        np.testing.assert_array_equal(scales, expected[1].numpy())
+
+
+def test_activations_that_are_no_numbers_give_codes_all_the_same(isa: str) -> None:
+    x = random(1, 64)
+    x[0, 3], x[0, 40] = math.nan, math.inf
+    codes, _ = cpu.quantise(x)
+    assert codes.shape == (1, 64)
+
+
+def test_rms_norm_is_that_of_the_reference_and_writes_nothing_else(isa: str) -> None:
+    for n in ODD:
+        x, weight = random(3, n), random(n)
+        around = np.full(3 * n + 40, -1.0, np.float32)
+        _cpu.rms_norm(within_nan(x), weight, 1e-5, around[20:-20].reshape(3, n))
+        expected = reference.rms_norm(torch.from_numpy(x), torch.from_numpy(weight), 1e-5)
+        np.testing.assert_allclose(around[20:-20].reshape(3, n), expected.numpy(), rtol=1e-5, atol=1e-6)
         assert (around[:20] == -1).all()
         assert (around[-20:] == -1).all()
 
 
-def test_rms_norm_refuses_what_it_was_not_built_for() -> None:
-    good, weight = torch.ones(2, 8), torch.ones(8)
-    for x in (good.double(), good[0], good[:, ::2], good.T, good.to("meta")):
+def test_swiglu_is_that_of_the_reference(isa: str) -> None:
+    gate, up = random(5, 96) * 8, random(5, 96, seed=1)
+    gate[0, :6] = [0, -0.0, 100, -100, 88, -88]
+    expected = reference.swiglu(torch.from_numpy(np.concatenate([gate, up], axis=1)))
+    np.testing.assert_allclose(cpu.swiglu(gate, up), expected.numpy(), rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("head_dim", [2, 6, 10, 64, 128])
+def test_rope_is_that_of_the_reference(isa: str, head_dim: int) -> None:
+    heads, angles = random(3, head_dim), random(head_dim // 2)
+    cosines, sines = np.cos(angles), np.sin(angles)
+    expected = reference.rope(*(torch.from_numpy(a[None]) for a in (heads, cosines, sines)))[0]
+    np.testing.assert_allclose(cpu.rope(heads, cosines, sines), expected.numpy(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(cpu.rope(heads, cosines, sines, 0.5), expected.numpy() / 2, rtol=1e-6, atol=1e-6)
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> tuple[int, int, int, int, int, bool]:
+    """New tokens, context, key-value heads, heads for each of them, their size, and whether the cache is float32."""
+    context = draw(st.one_of(st.integers(1, 70), st.integers(120, 140), st.integers(500, 1100)))
+    new = draw(st.integers(1, min(context, 40)))
+    head_dim = 2 * draw(st.integers(1, 40))
+    return new, context, draw(st.integers(1, 3)), draw(st.integers(1, 9)), head_dim, draw(st.booleans())
+
+
+@pytest.mark.parametrize("isa", _cpu.available())
+@given(case=sequences())
+@settings(max_examples=80, deadline=None)
+def test_attention_is_that_of_the_reference(isa: str, case: tuple[int, int, int, int, int, bool]) -> None:
+    new, context, kv_heads, group, head_dim, wide = case
+    blocks = -(-context // BLOCK)
+    table = list(range(blocks, 0, -1))
+    cache = _cpu.Cache(1, blocks + 2, kv_heads, head_dim, wide)
+    cache.fill(math.nan)  # which shows wherever something is read that was not written
+    keys, values = random(context, kv_heads, head_dim, seed=1), random(context, kv_heads, head_dim, seed=2)
+    query = random(new, kv_heads * group, head_dim, seed=3)
+    slots = [table[place // BLOCK] * BLOCK + place % BLOCK for place in range(context)]
+    before = _cpu.isa()
+    _cpu.use(isa)
+    try:
+        _cpu.write_cache(cache, 0, slots, keys, values)
+        scale = np.float32(1 / math.sqrt(head_dim))
+        found = cpu.attention(within_nan(query * scale), cache, 0, table, context)
+        alone = cpu.attention(np.ascontiguousarray(query[-1:] * scale), cache, 0, table, context)
+    finally:
+        _cpu.use(before)
+    np.testing.assert_array_equal(alone[0], found[-1])
+    expected = reference_attention(query, keys, values, table, context, wide=wide)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * float(np.abs(values).max()))
+
+
+def reference_attention(
+    query: Floats, keys: Floats, values: Floats, table: list[int], context: int, *, wide: bool
+) -> Floats:
+    new, (_, kv_heads, head_dim) = len(query), keys.shape
+    places = Places.of(tiny.batch(([0] * new, context - new, table)))
+    every = Places.of(tiny.batch(([0] * context, 0, table)))
+    kept = []
+    for rows in (keys, values):
+        cache = torch.zeros(len(table) + 2, BLOCK, kv_heads, head_dim)
+        rounded = torch.from_numpy(rows) if wide else torch.from_numpy(rows).bfloat16().float()
+        reference.write_cache(cache, rounded, every.slots)
+        kept.append(cache)
+    found: Floats = reference.attention(torch.from_numpy(query), *kept, places).numpy()
+    return found
+
+
+def test_kernels_refuse_what_they_were_not_built_for() -> None:
+    good, weight = np.ones((2, 8), np.float32), np.ones(8, np.float32)
+    for x in (good.astype(np.float64), good[0], good[:, ::2], np.asfortranarray(good)):
         with pytest.raises(TypeError, match="incompatible function arguments"):
-            _cpu.rms_norm(x, weight, 1e-5, torch.empty(2, 8))
-    for out in (torch.empty(3, 8), torch.empty(2, 9)):
+            _cpu.rms_norm(x, weight, 1e-5, np.empty((2, 8), np.float32))
+    for out in (np.empty((3, 8), np.float32), np.empty((2, 9), np.float32)):
         with pytest.raises(ValueError, match=r"x and out are \[rows, n\]"):
             _cpu.rms_norm(good, weight, 1e-5, out)
+    packed = cpu.pack(stored_at_random("Q4_0", 3, 64, 0))
+    with pytest.raises(ValueError, match=r"linear: x is \[rows, n\]"):
+        cpu.linear(good, packed)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "Q9_9"}, "no weight format 'Q9_9'; there are: F32, .*Q6_K"),
+        ({"shape": (3, 65)}, "3 rows of 65 weights do not fit Q4_0, in blocks of 32"),
+        ({"shape": (4, 64)}, "108 bytes are not 4 rows of 64 weights in Q4_0"),
+        ({"shape": (0, 64)}, "0 rows of 64 weights"),
+        ({"shape": (2**50, 64)}, "rows of 64 weights do not fit"),
+        ({"interleaved": 2}, "3 rows are no whole number of heads of 2"),
+    ],
+)
+def test_a_weight_whose_sizes_do_not_fit_is_refused(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        cpu.pack(stored_at_random("Q4_0", 3, 64, 0)._replace(**change))
 
 
 def test_an_instruction_set_that_is_not_there_is_refused_with_those_that_are() -> None:
@@ -171,11 +274,20 @@ def test_an_instruction_set_that_is_not_there_is_refused_with_those_that_are() -
         _cpu.use("mmx")
 
 
-def test_the_best_instruction_set_is_the_first_choice() -> None:
-    assert _cpu.isa() == _cpu.available()[0]
+def test_the_best_instruction_set_is_the_first_choice_and_another_can_be_forced() -> None:
+    ask = [sys.executable, "-c", "from trackbed.llm.kernels.cpu import _cpu; print(_cpu.isa())"]
+
+    def run(**forced: str) -> subprocess.CompletedProcess[str]:
+        plain = {key: value for key, value in os.environ.items() if key != "TRACKBED_ISA"}
+        return subprocess.run(ask, capture_output=True, text=True, env={**plain, **forced})
+
+    assert run().stdout.strip() == _cpu.available()[0]
+    assert run(TRACKBED_ISA="generic").stdout.strip() == "generic"
+    assert "TRACKBED_ISA: this processor has no 'mmx'" in run(TRACKBED_ISA="mmx").stderr
 
 
 def test_a_device_without_kernels_is_refused() -> None:
     assert kernels_for("cpu") is cpu
+    assert kernels_for("cuda:0") is plain_pass
     with pytest.raises(ValueError, match="no kernels for device 'tpu'"):
         kernels_for("tpu")

@@ -1,6 +1,5 @@
 """Logits and greedy texts are those of transformers in float32."""
 
-from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,7 @@ from transformers import LlamaForCausalLM
 from tests.llm import tiny
 from trackbed.llm.catalogue import locate
 from trackbed.llm.checkpoint import load_model
-from trackbed.llm.kernels import reference
+from trackbed.llm.kernels import cpu, plain_pass
 from trackbed.llm.models.llama import Llama
 
 LLAMA3 = {
@@ -73,19 +72,20 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model = tiny.make(**changes).to(getattr(torch, dtype))
     model.save_pretrained(folder, max_shard_size="16KB" if "shards" in request.param else "5GB")
     assert ("shards" in request.param) == (folder / "model.safetensors.index.json").exists()
-    return Pair(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32), load_model(folder))
+    return Pair(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32), load_model(folder, dtype="float32"))
 
 
 def test_a_prompt_in_one_pass_gives_the_logits_of_transformers(pair: Pair) -> None:
-    found = pair.ours.forward(tiny.batch((IDS, 0, TABLE)), tiny.empty_cache(pair.ours))
-    assert found.dtype is torch.float32
+    found = tiny.forward(pair.ours, tiny.batch((IDS, 0, TABLE)))
     assert tiny.distance(found, pair.expected(IDS)) < TOLERANCE
 
 
 def test_a_prompt_in_chunks_gives_the_same_logits(pair: Pair) -> None:
     cache = tiny.empty_cache(pair.ours)
     cuts = [0, 1, 15, 16, 17, 40, len(IDS)]
-    chunks = [pair.ours.forward(tiny.batch((IDS[begin:end], begin, TABLE)), cache) for begin, end in pairwise(cuts)]
+    chunks = [
+        tiny.forward(pair.ours, tiny.batch((IDS[begin:end], begin, TABLE)), cache) for begin, end in pairwise(cuts)
+    ]
     assert tiny.distance(torch.cat(chunks), pair.expected(IDS)) < TOLERANCE
 
 
@@ -96,31 +96,33 @@ def test_sequences_of_one_batch_do_not_touch_each_other(pair: Pair) -> None:
     pair.ours.forward(tiny.batch((first[:40], 0, tables[0]), (second[:6], 0, tables[1])), cache)
     mixed = tiny.batch((first[40:41], 40, tables[0]), (second[6:], 6, tables[1]), (third[:17], 0, tables[2]))
     expected = [pair.expected(first[:41])[40:], pair.expected(second)[6:], pair.expected(third[:17])]
-    found = pair.ours.forward(mixed, cache).split_with_sizes(mixed.lengths)
+    found = tiny.forward(pair.ours, mixed, cache).split_with_sizes(mixed.lengths)
     assert max(map(tiny.distance, found, expected)) < TOLERANCE
 
 
 def test_greedy_text_is_that_of_transformers(pair: Pair) -> None:
     cache = tiny.empty_cache(pair.ours)
     prompt, count = IDS[:9], 64
-    found = tiny.greedy(lambda new, done: pair.ours.forward(tiny.batch((new, done, TABLE)), cache), prompt, count)
+    found = tiny.greedy(lambda new, done: tiny.forward(pair.ours, tiny.batch((new, done, TABLE)), cache), prompt, count)
     assert found == greedy_of_transformers(pair.theirs, prompt, count)
 
 
-def test_every_kernel_module_runs_the_model_alike(pair: Pair) -> None:
-    plain = copy(pair.ours)
-    plain.kernels = reference
-    batch = tiny.batch((IDS, 0, TABLE))
-    found, expected = (model.forward(batch, tiny.empty_cache(model)) for model in (pair.ours, plain))
-    assert tiny.distance(found, expected) < TOLERANCE
+def test_the_plain_pass_runs_the_model_alike(tmp_path: Path) -> None:
+    for name, changes in CHECKPOINTS.items():
+        if "dtype" not in changes:
+            folder = tmp_path / name
+            tiny.make(**changes).save_pretrained(folder)
+            ours, plain = (load_model(folder, dtype="float32", kernels=kernels) for kernels in (cpu, plain_pass))
+            batch = tiny.batch((IDS, 0, TABLE))
+            assert tiny.distance(tiny.forward(ours, batch), tiny.forward(plain, batch)) < TOLERANCE
 
 
 @pytest.mark.parametrize("wanted", [[], [82], [3, 50]])
 def test_only_the_wanted_logits_are_given(tmp_path: Path, wanted: list[int]) -> None:
     tiny.make().save_pretrained(tmp_path)
     model, batch = load_model(tmp_path), tiny.batch((IDS, 0, TABLE))
-    every = model.forward(batch, tiny.empty_cache(model))
-    found = model.forward(replace(batch, wanted=torch.tensor(wanted, dtype=torch.int64)), tiny.empty_cache(model))
+    every = tiny.forward(model, batch)
+    found = tiny.forward(model, replace(batch, wanted=wanted))
     assert found.shape == (len(wanted), 131)
     torch.testing.assert_close(found, every[wanted])
 
@@ -128,12 +130,12 @@ def test_only_the_wanted_logits_are_given(tmp_path: Path, wanted: list[int]) -> 
 @pytest.mark.models
 def test_smollm2_gives_the_logits_and_the_greedy_text_of_transformers(model_cache: Path) -> None:
     path = locate("smollm2-135m-instruct", model_cache)
-    smollm2 = Pair(tiny.read_gguf(path), load_model(path))
+    smollm2 = Pair(tiny.read_gguf(path), load_model(path, dtype="float32"))
     ids = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]  # a question in ChatML
     cache = tiny.empty_cache(smollm2.ours)
-    found = smollm2.ours.forward(tiny.batch((ids, 0, TABLE)), cache)
+    found = tiny.forward(smollm2.ours, tiny.batch((ids, 0, TABLE)), cache)
     assert tiny.distance(found, smollm2.expected(ids)) < TOLERANCE
-    greedy = tiny.greedy(lambda new, done: smollm2.ours.forward(tiny.batch((new, done, TABLE)), cache), ids, 64)
+    greedy = tiny.greedy(lambda new, done: tiny.forward(smollm2.ours, tiny.batch((new, done, TABLE)), cache), ids, 64)
     assert greedy == greedy_of_transformers(smollm2.theirs, ids, 64)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trackbed.llm.batch import BLOCK, Batch, KVCache
+from trackbed.llm.batch import Batch
+from trackbed.llm.kernels.layer import KVCache
 from trackbed.llm.models.llama import Llama
 
 SIZES: dict[str, Any] = {
@@ -112,30 +113,32 @@ def _gguf_names(config: LlamaConfig) -> dict[str, str]:
     return {name: table.get_name(name, try_suffixes=(".weight",)) for name in parameters}
 
 
-def empty_cache(model: Llama, blocks: int = 40) -> KVCache:
+def empty_cache(model: Llama, blocks: int = 40) -> Any:
     """A cache in which whatever is read without having been written shows."""
-    cache = KVCache.empty(model.config, blocks)
-    cache.keys.fill_(math.nan)
-    cache.values.fill_(math.nan)
+    cache = model.empty_cache(blocks)
+    if isinstance(cache, KVCache):
+        cache.keys.fill_(math.nan)
+        cache.values.fill_(math.nan)
+    else:
+        cache.fill(math.nan)
     return cache
+
+
+def forward(model: Llama, batch: Batch, cache: Any = None) -> torch.Tensor:
+    """The logits as a tensor, float32 [wanted, vocab]."""
+    found = model.forward(batch, empty_cache(model) if cache is None else cache)
+    assert found.dtype == np.float32
+    return torch.from_numpy(found)
 
 
 def batch(*parts: tuple[list[int], int, list[int]]) -> Batch:
     """Of each sequence its new tokens, how many it has in the cache already, and its blocks; all logits are wanted."""
-    positions = [begin + i for ids, begin, _ in parts for i in range(len(ids))]
-    slots = [
-        table[place // BLOCK] * BLOCK + place % BLOCK
-        for ids, begin, table in parts
-        for place in range(begin, begin + len(ids))
-    ]
     return Batch(
-        tokens=torch.tensor([token for ids, _, _ in parts for token in ids]),
-        positions=torch.tensor(positions),
+        tokens=[token for ids, _, _ in parts for token in ids],
         lengths=tuple(len(ids) for ids, _, _ in parts),
         contexts=tuple(begin + len(ids) for ids, begin, _ in parts),
-        tables=tuple(torch.tensor(table) for _, _, table in parts),
-        slots=torch.tensor(slots),
-        wanted=torch.arange(len(positions)),
+        tables=tuple(table for _, _, table in parts),
+        wanted=list(range(sum(len(ids) for ids, _, _ in parts))),
     )
 
 

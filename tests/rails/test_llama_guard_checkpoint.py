@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from tests.fakes import prompt_text
 from tests.llm.conftest import LLAMA3
 from tests.llm.tiny import make
-from trackbed.llm import Engine, Message
+from trackbed.llm import Engine, EngineConfig, Message
 from trackbed.llm.errors import PromptTooLong
 from trackbed.llm.tokenizer import Tokenizer
 from trackbed.rails.errors import RailFailed
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[Engine]:
-    with Engine.open(folder) as engine:
+    with Engine.open(folder, EngineConfig(dtype="float32")) as engine:
         yield engine
 
 

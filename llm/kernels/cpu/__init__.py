@@ -1,68 +1,143 @@
-"""The kernels for CPUs: RMSNorm in C++, the products as PyTorch does them fastest, and the reference for the rest."""
+"""The kernels for CPUs, in C++: a whole pass in one call, and each of its parts by itself.
 
-import torch
+Weights are packed once for the kernels and stay in as many bits as the file has; activations meet them as bytes,
+quantised in groups of 32. Arrays are NumPy's: nothing here needs PyTorch.
+"""
+
+import numpy as np
+import numpy.typing as npt
 
 from trackbed.llm.batch import Batch
-from trackbed.llm.kernels import reference
+from trackbed.llm.config import ModelConfig
 from trackbed.llm.kernels.cpu import _cpu
-from trackbed.llm.kernels.layer import Layer
-from trackbed.llm.kernels.reference import read_cache, rope, swiglu, write_cache
+from trackbed.llm.stored import DType, Stored, Take
 
-__all__ = ["attention", "decoder_layer", "linear", "read_cache", "rms_norm", "rope", "swiglu", "write_cache"]
-
-FEW_ROWS = 8
+Floats = npt.NDArray[np.float32]
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Native for float32; other dtypes go to the reference."""
-    if x.dtype is not torch.float32 or weight.dtype is not torch.float32:
-        return reference.rms_norm(x, weight, eps)
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _cpu.rms_norm(x.contiguous(), weight, eps, out)
+class Pass:
+    """A model's packed weights, ready to run."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        take: Take,
+        frequencies: Floats,
+        *,
+        device: str = "cpu",
+        dtype: DType = "auto",
+        threads: int | None = None,
+    ) -> None:
+        """`take` gives the weights, one by one; `frequencies` are RoPE's [head_dim / 2]. Raises UnknownQuant."""
+        assert device == "cpu", "these kernels run nowhere else"
+        self.config = config
+        self.threads = threads or _cpu.cores()
+        self.wide = dtype == "float32"  # the cache, too
+        hidden, wide = config.hidden_size, config.intermediate_size
+        heads, kv_heads = config.heads * config.head_dim, config.kv_heads * config.head_dim
+
+        def matrix(name: str, layer: int, rows: int, columns: int) -> _cpu.Weight:
+            return pack(take(name, layer, (rows, columns)), dtype, self.threads)
+
+        def norm(name: str, layer: int) -> list[float]:
+            return [float(weight) for weight in unpack(take(name, layer, (hidden,)))[0]]
+
+        layers = []
+        for i in range(config.layers):
+            products = [
+                matrix("query", i, heads, hidden),
+                matrix("key", i, kv_heads, hidden),
+                matrix("value", i, kv_heads, hidden),
+                matrix("output", i, hidden, heads),
+                matrix("gate", i, wide, hidden),
+                matrix("up", i, wide, hidden),
+                matrix("down", i, hidden, wide),
+            ]
+            layers.append((norm("attention_norm", i), norm("mlp_norm", i), products))
+        # A row of it is looked up as it is stored, so the file's own bytes serve.
+        embedding = take("embedding", 0, (config.vocab_size, hidden))
+        head = matrix("embedding" if config.tied else "head", 0, config.vocab_size, hidden)
+        sizes = (config.vocab_size, hidden, wide, config.heads, config.kv_heads, config.head_dim)
+        self._model = _cpu.Model(
+            sizes, config.norm_eps, embedding.kind, embedding.data, layers, norm("norm", 0), head, frequencies.tolist()
+        )
+
+    @property
+    def value_bytes(self) -> int:
+        """The bytes that a number takes in the cache."""
+        return 4 if self.wide else 2
+
+    @property
+    def weight_bytes(self) -> int:
+        """The memory that the packed weights take."""
+        return self._model.bytes
+
+    def empty_cache(self, blocks: int) -> _cpu.Cache:
+        """A cache of so many blocks: bfloat16, or float32 where all is. Memory is taken as blocks are used."""
+        return _cpu.Cache(self.config.layers, blocks, self.config.kv_heads, self.config.head_dim, self.wide)
+
+    def forward(self, batch: Batch, cache: _cpu.Cache) -> Floats:
+        """The logits of the wanted tokens, float32 [wanted, vocab]; the cache takes the new keys and values."""
+        logits = np.empty((len(batch.wanted), self.config.vocab_size), np.float32)
+        self._model.forward(
+            batch.tokens, batch.lengths, batch.contexts, batch.tables, batch.wanted, cache, self.threads, logits
+        )
+        return logits
+
+
+def pack(stored: Stored, dtype: DType = "auto", threads: int = 1) -> _cpu.Weight:
+    """A matrix in panels, in the bits that it is stored in, or all of it in one dtype."""
+    target = "stored" if dtype == "auto" else dtype
+    rows, columns = stored.shape
+    return _cpu.pack(stored.kind, stored.data, rows, columns, target, stored.interleaved, threads)
+
+
+def unpack(stored: Stored) -> Floats:
+    """The weights as numbers, float32 [rows, columns]; a vector is one row."""
+    *rows, columns = stored.shape
+    out = np.empty((rows[0] if rows else 1, columns), np.float32)
+    _cpu.unpack(stored.kind, stored.data, out)
     return out
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """A product of few rows is shared out over the threads, by rows of the weight; MKL would use one thread.
-
-    Of one row with SmolLM2's head, 2 threads of an EPYC with AVX2: 8.0 ms whole, 4.4 ms shared out.
-    """
-    parts = torch.get_num_threads()
-    if parts == 1 or x.shape[0] > FEW_ROWS or weight.shape[0] % parts:
-        return x @ weight.T
-    shares = weight.view(parts, -1, weight.shape[1])  # [parts, m / parts, n]
-    return torch.matmul(x, shares.transpose(1, 2)).transpose(0, 1).flatten(1)
+def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
+    """x / sqrt(mean(x^2) + eps) * weight: [rows, n], [n] -> [rows, n]."""
+    out = np.empty_like(x)
+    _cpu.rms_norm(x, weight, eps, out)
+    return out
 
 
-def attention(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """PyTorch's fused attention, which keeps no scores (Dao 2023, arXiv:2307.08691)."""
-    mixed = []
-    queries, positions = query.split_with_sizes(batch.lengths), batch.positions.split_with_sizes(batch.lengths)
-    for q, at, context, table in zip(queries, positions, batch.contexts, batch.tables, strict=True):
-        q, k, v = (
-            rows.transpose(0, 1)[None]  # [1, heads, tokens or context, head_dim]
-            for rows in (q, read_cache(keys, table, context), read_cache(values, table, context))
-        )
-        past = torch.arange(context) <= at[:, None] if len(at) > 1 else None  # a single token is the last, and sees all
-        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=past, enable_gqa=True)
-        mixed.append(out[0].transpose(0, 1))
-    return torch.cat(mixed)
+def quantise(x: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Groups of 32 as codes from -127 to 127 and a scale each: [rows, n] -> [rows, width], [rows, width / 32]."""
+    width = -(-x.shape[1] // 32) * 32
+    codes, scales = np.empty((len(x), width), np.int8), np.empty((len(x), width // 32), np.float32)
+    _cpu.quantise(x, codes, scales)
+    return codes, scales
 
 
-def decoder_layer(
-    x: torch.Tensor,
-    layer: Layer,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    batch: Batch,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-) -> torch.Tensor:
-    """The reference's steps, by this module's kernels."""
-    kv_heads, head_dim = keys.shape[2:]
-    qkv = linear(rms_norm(x, layer.attention_norm, layer.eps), layer.qkv).view(x.shape[0], -1, head_dim)
-    turned, value = rope(qkv[:, :-kv_heads], cos, sin), qkv[:, -kv_heads:]
-    write_cache(keys, turned[:, -kv_heads:], batch.slots)
-    write_cache(values, value, batch.slots)
-    x = x + linear(attention(turned[:, :-kv_heads], keys, values, batch).flatten(1), layer.output)
-    return x + linear(swiglu(linear(rms_norm(x, layer.mlp_norm, layer.eps), layer.gate_up)), layer.down)
+def swiglu(gate: Floats, up: Floats) -> Floats:
+    """silu(gate) * up: [rows, n], n a multiple of 32."""
+    out = np.empty_like(gate)
+    _cpu.swiglu(gate, up, out)
+    return out
+
+
+def rope(heads: Floats, cosines: Floats, sines: Floats, scale: float = 1.0) -> Floats:
+    """Each head's pairs (i, i + head_dim / 2), turned and scaled: [heads, head_dim], twice [head_dim / 2]."""
+    turned = heads.copy()
+    _cpu.rope(turned, cosines, sines, scale)
+    return turned
+
+
+def attention(query: Floats, cache: _cpu.Cache, layer: int, table: list[int], context: int) -> Floats:
+    """softmax(q k^T) v of a sequence's last tokens, q scaled already: [tokens, heads, head_dim]."""
+    out = np.empty_like(query)
+    _cpu.attention(query, cache, layer, table, context, out)
+    return out
+
+
+def linear(x: Floats, weight: _cpu.Weight, threads: int = 1) -> Floats:
+    """x W^T of a packed weight, x quantised where the weight is: [rows, n], [m, n] -> [rows, m]."""
+    out = np.empty((len(x), weight.shape[0]), np.float32)
+    _cpu.linear(x, weight, out, threads)
+    return out
