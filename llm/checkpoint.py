@@ -27,50 +27,54 @@ PLAIN = ("F32", "F16", "BF16")  # numbers, as safetensors calls them and GGUF to
 
 
 def load_model(
-    path: Path,
+    source: Path | GgufFile,
     *,
     device: str = "cpu",
     dtype: DType = "auto",
     threads: int | None = None,
     kernels: ModuleType | None = None,
 ) -> Llama:
-    """The model of a GGUF file, or of a folder with config.json and safetensors files.
+    """The model of a GGUF file, by its path or read already, or of a folder with config.json and safetensors files.
 
     With `dtype` "auto" weights stay as they are stored where the kernels of the device can; a CPU's can always.
     It runs on so many threads, or on as many as the process has cores, with the kernels of
     the device unless others are named. Raises ModelLoadError, UnknownModel,
     UnknownQuant.
     """
+    path = source if isinstance(source, Path) else source.path
     if not path.exists():
         raise ModelLoadError(f"{path}: there is no such file or folder")
-    source = _Safetensors(path) if path.is_dir() else _Gguf(read_gguf(path))
-    config, used = source.config, set[str]()
+    if path.is_dir():
+        weights: _Safetensors | _Gguf = _Safetensors(path)
+    else:
+        weights = _Gguf(read_gguf(source) if isinstance(source, Path) else source)
+    config, used = weights.config, set[str]()
     architecture: type[Llama] = resolve_name(MODELS[config.architecture])
 
     def take(name: str, layer: int, shape: tuple[int, ...]) -> Stored:
-        theirs = architecture.names[name][source.column].format(i=layer)
+        theirs = architecture.names[name][weights.column].format(i=layer)
         used.add(theirs)
-        if theirs not in source.tensors:
+        if theirs not in weights.tensors:
             raise ModelLoadError(f"{path}: tensor {theirs} is missing")
-        if (found := source.shape(theirs)) != shape:
+        if (found := weights.shape(theirs)) != shape:
             raise ModelLoadError(f"{path}: tensor {theirs} is {list(found)}; its config expects {list(shape)}")
-        source.release()
-        stored = source.read(theirs)
-        return stored._replace(interleaved=source.interleaved) if name in ("query", "key") else stored
+        weights.release()
+        stored = weights.read(theirs)
+        return stored._replace(interleaved=weights.interleaved) if name in ("query", "key") else stored
 
     try:
         model = architecture(
             config,
             kernels or kernels_for(device),
             take,
-            source.rope_factors(),
+            weights.rope_factors(),
             device=device,
             dtype=dtype,
             threads=threads,
         )
     except UnknownQuant as error:
         raise UnknownQuant(f"{path}: {error}") from None
-    if extra := sorted(name for name in set(source.tensors) - used if not _says_nothing_new(name, config)):
+    if extra := sorted(name for name in set(weights.tensors) - used if not _says_nothing_new(name, config)):
         raise ModelLoadError(f"{path}: {len(extra)} tensors that a {config.architecture} does not have: {extra[0]}")
     return model
 

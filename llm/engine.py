@@ -26,6 +26,7 @@ from trackbed.llm.blocks import BlockPool
 from trackbed.llm.checkpoint import load_model
 from trackbed.llm.config import EngineConfig
 from trackbed.llm.errors import EngineStopped, LLMError, PromptTooLong
+from trackbed.llm.gguf import GgufFile, read_gguf
 from trackbed.llm.models.llama import Llama
 from trackbed.llm.output import Output
 from trackbed.llm.runner import ModelRunner
@@ -68,8 +69,10 @@ class Engine:
     @classmethod
     def open(cls, path: Path | str, config: EngineConfig = DEFAULT_CONFIG) -> Self:
         """Load the model and the tokenizer of a GGUF file or a checkpoint folder. Raises ModelLoadError."""
-        model = load_model(Path(path), device=config.device, dtype=config.dtype, threads=config.threads)
-        return cls(model, Tokenizer.load(Path(path)), config)
+        path = Path(path)
+        source: Path | GgufFile = read_gguf(path) if path.is_file() else path  # read once for both
+        model = load_model(source, device=config.device, dtype=config.dtype, threads=config.threads)
+        return cls(model, Tokenizer.load(source), config)
 
     async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:
         """Answer the prompt. Cancelling the task stops the work. Raises PromptTooLong, EngineStopped, LLMError."""

@@ -157,6 +157,22 @@ class _Reader:
         except UnicodeDecodeError:
             raise self.wrong(field, "it is not UTF-8") from None
 
+    def strings(self, count: int, field: str) -> list["Value"]:
+        """So many strings: a vocabulary has a hundred thousand, so they are walked in one loop."""
+        unpack, mapped, at, last = struct.Struct("<Q").unpack_from, self.mapped, self.at, self.size - 8
+        raw = []
+        for _ in range(count):
+            if at > last or (length := unpack(mapped, at)[0]) > last - at:
+                self.at = at
+                self.string(field)  # which says what is wrong
+            raw.append(mapped[at + 8 : at + 8 + length])
+            at += 8 + length
+        self.at = at
+        try:
+            return [string.decode() for string in raw]
+        except UnicodeDecodeError:
+            raise self.wrong(field, "it is not UTF-8") from None
+
     def name(self, field: str) -> str:
         """A string that can stand in an error."""
         name = self.string(field)
@@ -183,7 +199,9 @@ class _Reader:
             code = SCALARS[inner]
             width = struct.calcsize(code)
             return list(struct.unpack(f"<{count}{code}", self.take(self.plausible(count, width, field) * width, field)))
-        least = {BOOL: 1, STRING: 8, ARRAY: 12}.get(inner, 1)
+        if inner == STRING:
+            return self.strings(self.plausible(count, 8, field), field)
+        least = {BOOL: 1, ARRAY: 12}.get(inner, 1)
         return [self.value(inner, field, depth - 1) for _ in range(self.plausible(count, least, field))]
 
     def tensor_info(self, index: int) -> _Info:

@@ -18,7 +18,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from trackbed.llm.errors import LLMError, ModelLoadError
-from trackbed.llm.gguf import read_gguf
+from trackbed.llm.gguf import GgufFile, read_gguf
 from trackbed.llm.template import ChatTemplate
 from trackbed.llm.types import Message, Prompt, RawPrompt
 
@@ -68,11 +68,13 @@ class Tokenizer:
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
-        """The tokenizer of a checkpoint folder or a GGUF file. Raises ModelLoadError."""
-        if path.is_dir():
-            return cls.from_folder(path)
-        return cls.from_gguf(read_gguf(path).metadata, path)
+    def load(cls, source: Path | GgufFile) -> "Tokenizer":
+        """The tokenizer of a checkpoint folder or a GGUF file, by its path or read already. Raises ModelLoadError."""
+        if isinstance(source, Path):
+            if source.is_dir():
+                return cls.from_folder(source)
+            source = read_gguf(source)
+        return cls.from_gguf(source.metadata, source.path)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
@@ -259,10 +261,21 @@ def _pieces(vocabulary: Mapping[str, int]) -> dict[int, bytes]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     table = {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-    return {
-        i: bytes(table[c] for c in text) if all(c in table for c in text) else text.encode()
-        for text, i in vocabulary.items()
-    }
+    bytes_as_letters = _Translation({ord(letter): chr(byte) for letter, byte in table.items()})
+    pieces = {}
+    for text, i in vocabulary.items():
+        try:
+            pieces[i] = text.translate(bytes_as_letters).encode("latin-1")
+        except UnicodeEncodeError:  # a letter stands for no byte
+            pieces[i] = text.encode()
+    return pieces
+
+
+class _Translation(dict[int, str]):
+    """Letters by code; one that is not there becomes what no encoding has."""
+
+    def __missing__(self, letter: int) -> str:
+        return "\ud800"
 
 
 def _parse(described: str, path: Path) -> tokenizers.Tokenizer:
