@@ -51,6 +51,16 @@ inline void load_pairs(const float* p, vec& even, vec& odd) {
 inline void put(Brain& slot, float value) { slot = Brain::round(value); }
 inline void put(float& slot, float value) { slot = value; }
 
+template <class Number>
+void fetch(const Number* start, std::size_t count) {
+#if defined(__GNUC__)
+    constexpr std::size_t LINE = 64 / sizeof(Number);
+    for (std::size_t i = 0; i < count; i += LINE) __builtin_prefetch(start + i);
+#else
+    (void)start, (void)count;
+#endif
+}
+
 // What a query head has of a chunk, and what it looks for there.
 struct Row {
     const float* query;
@@ -138,7 +148,12 @@ struct Shares {
 template <class Number, std::size_t R>
 void attend_chunk(const Number* const* keys, const Number* const* values, std::size_t begin, std::size_t tokens,
                   std::size_t head_dim, Row* rows, float* mixed, float* highest, float* total) {
-    for (std::size_t b = 0; b * BLOCK < tokens; ++b) score<Number, R>(keys[b], head_dim, rows, b * BLOCK);
+    for (std::size_t b = 0; b * BLOCK < tokens; ++b) {
+        // Blocks lie apart from one another, so the processor does not see what comes next.
+        if ((b + 1) * BLOCK < tokens) fetch(keys[b + 1], BLOCK * head_dim);
+        fetch(values[b], BLOCK * head_dim);
+        score<Number, R>(keys[b], head_dim, rows, b * BLOCK);
+    }
     float old[R], fresh[R];
     for (std::size_t r = 0; r < R; ++r) {
         weigh(rows[r], begin, tokens);
