@@ -11,7 +11,7 @@ FOLDERS := apps llm policies rails retrieval
 # torch's threads spin after each operation unless told not to, which starves their neighbours.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo setup test check format bench clean
+.PHONY: demo setup test check sanitize format bench clean
 
 demo: $(MODELS)
 	$(BIN)/trackbed demo
@@ -26,6 +26,10 @@ check: $(INSTALLED) $(LINKS)
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p trackbed
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+# The native code's tests again: under sanitizers, and with AVX-512 in emulation.
+sanitize: $(INSTALLED)
+	$(BIN)/python tests/llm/native/check.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

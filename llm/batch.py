@@ -5,8 +5,6 @@ This file knows the layout of the cache. It knows nothing of how a pass is plann
 
 from dataclasses import dataclass
 
-from trackbed.llm.config import ModelConfig
-
 BLOCK = 16  # tokens of a cache block
 
 
@@ -35,8 +33,3 @@ class Batch:
             for length, context, table in sequences
             for place in range(context - length, context)
         ]
-
-
-def block_bytes(config: ModelConfig, value_bytes: int) -> int:
-    """The memory in bytes that one block of the cache takes, where a number takes `value_bytes`."""
-    return 2 * config.layers * BLOCK * config.kv_heads * config.head_dim * value_bytes

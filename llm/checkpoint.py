@@ -21,7 +21,7 @@ from trackbed.llm.gguf import GgufFile, GgufTensor, read_gguf
 from trackbed.llm.kernels import kernels_for
 from trackbed.llm.models import MODELS
 from trackbed.llm.models.llama import Llama
-from trackbed.llm.stored import DType, Stored
+from trackbed.llm.stored import CacheDType, DType, Stored
 
 PLAIN = ("F32", "F16", "BF16")  # numbers, as safetensors calls them and GGUF too
 
@@ -31,6 +31,7 @@ def load_model(
     *,
     device: str = "cpu",
     dtype: DType = "auto",
+    cache_dtype: CacheDType = "auto",
     threads: int | None = None,
     kernels: ModuleType | None = None,
 ) -> Llama:
@@ -70,6 +71,7 @@ def load_model(
             weights.rope_factors(),
             device=device,
             dtype=dtype,
+            cache_dtype=cache_dtype,
             threads=threads,
         )
     except UnknownQuant as error:

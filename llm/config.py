@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 from trackbed.llm.gguf import GgufFile, Value
 from trackbed.llm.models import MODELS
-from trackbed.llm.stored import DType
+from trackbed.llm.stored import CacheDType, DType
 
 GGUF_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 
@@ -73,6 +73,7 @@ class EngineConfig(BaseModel):
     max_seqs: int = Field(default=16, ge=1)  # that run at once; more wait their turn
     max_tokens: int = Field(default=512, ge=1)  # in one pass; longer prompts take several
     cache_tokens: int | None = Field(default=None, ge=1)  # None: the model's context, 8,192 at most
+    cache_dtype: CacheDType = "auto"  # "int8" takes half the memory, and rounds keys and values to 8 bits
     threads: int | None = Field(default=None, ge=1)  # None: one for each core that the process may use
     device: str = "cpu"
     dtype: DType = "auto"  # "auto" keeps weights as they are stored; others are all float32 or all bfloat16

@@ -21,7 +21,7 @@ from typing import Generic, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from trackbed.llm.batch import BLOCK, block_bytes
+from trackbed.llm.batch import BLOCK
 from trackbed.llm.blocks import BlockPool
 from trackbed.llm.checkpoint import load_model
 from trackbed.llm.config import EngineConfig
@@ -56,7 +56,7 @@ class Engine:
     def __init__(self, model: Llama, tokenizer: Tokenizer, config: EngineConfig = DEFAULT_CONFIG) -> None:
         cache_tokens = config.cache_tokens or min(model.config.max_length, DEFAULT_CACHE_TOKENS)
         blocks = BlockPool(-(-cache_tokens // BLOCK), BLOCK)
-        self.cache_bytes = blocks.capacity // BLOCK * block_bytes(model.config, model.value_bytes)  # once all are used
+        self.cache_bytes = blocks.capacity // BLOCK * model.block_bytes  # once all are used
         _check_memory(self.cache_bytes, cache_tokens)
         cache = model.empty_cache(blocks.capacity // BLOCK)
         scheduler = Scheduler(blocks, max_seqs=config.max_seqs, max_tokens=config.max_tokens)
@@ -71,7 +71,13 @@ class Engine:
         """Load the model and the tokenizer of a GGUF file or a checkpoint folder. Raises ModelLoadError."""
         path = Path(path)
         source: Path | GgufFile = read_gguf(path) if path.is_file() else path  # read once for both
-        model = load_model(source, device=config.device, dtype=config.dtype, threads=config.threads)
+        model = load_model(
+            source,
+            device=config.device,
+            dtype=config.dtype,
+            cache_dtype=config.cache_dtype,
+            threads=config.threads,
+        )
         return cls(model, Tokenizer.load(source), config)
 
     async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:

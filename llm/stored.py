@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 # As stored where the kernels can, else float32; or all in one dtype.
 DType = Literal["auto", "float32", "bfloat16"]
+# Keys and values in bfloat16, or float32 where all is; or in bytes, which take half of that.
+CacheDType = Literal["auto", "int8"]
 
 
 class Stored(NamedTuple):

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trackbed.llm.batch import Batch
+from trackbed.llm.batch import BLOCK, Batch
 from trackbed.llm.config import ModelConfig
+from trackbed.llm.errors import ModelLoadError
 from trackbed.llm.kernels import reference
 from trackbed.llm.kernels.layer import KVCache, Layer, Places
 from trackbed.llm.quant import PLAIN, quant
-from trackbed.llm.stored import DType, Stored, Take
+from trackbed.llm.stored import CacheDType, DType, Stored, Take
 
 
 class Pass:
@@ -28,9 +29,17 @@ class Pass:
         *,
         device: str = "cpu",
         dtype: DType = "auto",
+        cache_dtype: CacheDType = "auto",
         threads: int | None = None,
     ) -> None:
-        """`take` gives the weights, one by one; `frequencies` are RoPE's [head_dim / 2]. Raises UnknownQuant."""
+        """`take` gives the weights, one by one; `frequencies` are RoPE's [head_dim / 2].
+
+        Raises UnknownQuant, and ModelLoadError for a cache that is not of the weights' dtype.
+        """
+        if cache_dtype != "auto":
+            raise ModelLoadError(
+                f"cache_dtype is {cache_dtype!r}; on {device} the cache is of the dtype of the weights"
+            )
         self.config = config
         self.device = device
         self.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
@@ -52,9 +61,10 @@ class Pass:
         return sum(tensor.nbytes for tensor in (*products, self.norm, self.head))
 
     @property
-    def value_bytes(self) -> int:
-        """The bytes that a number takes in the cache."""
-        return int(self.dtype.itemsize)
+    def block_bytes(self) -> int:
+        """The memory that a block of the cache takes, in bytes."""
+        c = self.config
+        return 2 * c.layers * BLOCK * c.kv_heads * c.head_dim * int(self.dtype.itemsize)
 
     def empty_cache(self, blocks: int) -> KVCache:
         """A cache of so many blocks."""

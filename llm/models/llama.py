@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from trackbed.llm.batch import Batch
 from trackbed.llm.config import ModelConfig, RopeScaling
-from trackbed.llm.stored import DType, Take
+from trackbed.llm.stored import CacheDType, DType, Take
 
 Floats = npt.NDArray[np.float32]
 
@@ -46,6 +46,7 @@ class Llama:
         *,
         device: str = "cpu",
         dtype: DType = "auto",
+        cache_dtype: CacheDType = "auto",
         threads: int | None = None,
     ) -> None:
         """`take` gives the weights, one by one; `rope_factors` [head_dim / 2] divide RoPE's frequencies."""
@@ -54,7 +55,9 @@ class Llama:
             frequencies = frequencies / rope_factors
         self.config = config
         # The weights in the kernels' own form, and the pass over them.
-        self.whole = kernels.Pass(config, take, frequencies, device=device, dtype=dtype, threads=threads)
+        self.whole = kernels.Pass(
+            config, take, frequencies, device=device, dtype=dtype, cache_dtype=cache_dtype, threads=threads
+        )
 
     @property
     def weight_bytes(self) -> int:
@@ -62,9 +65,9 @@ class Llama:
         return int(self.whole.weight_bytes)
 
     @property
-    def value_bytes(self) -> int:
-        """The bytes that a number takes in the cache."""
-        return int(self.whole.value_bytes)
+    def block_bytes(self) -> int:
+        """The memory that a block of the cache takes, in bytes."""
+        return int(self.whole.block_bytes)
 
     def empty_cache(self, blocks: int) -> Any:  # Any: each kernel module has its own
         """A cache of so many blocks, for `forward`."""

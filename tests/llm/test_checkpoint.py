@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.llm import tiny
-from trackbed.llm.batch import BLOCK, block_bytes
+from trackbed.llm.batch import BLOCK
 from trackbed.llm.checkpoint import load_model
 from trackbed.llm.errors import ModelLoadError, UnknownModel, UnknownQuant
 from trackbed.llm.kernels import cpu, plain_pass
@@ -94,11 +94,16 @@ def test_a_block_takes_the_memory_that_it_is_said_to_take(folder: Path) -> None:
     plain = load_model(folder, dtype="bfloat16", kernels=plain_pass)
     cache = plain.empty_cache(7)
     assert cache.keys.shape[2] == BLOCK
-    assert cache.keys.nbytes + cache.values.nbytes == 7 * block_bytes(plain.config, plain.value_bytes)
-    for dtype, wide in (("auto", False), ("bfloat16", False), ("float32", True)):
-        model = load_model(folder, dtype=dtype)  # type: ignore[arg-type]
-        assert model.empty_cache(7).bytes == 7 * block_bytes(model.config, 4 if wide else 2)
-        assert model.value_bytes == (4 if wide else 2)
+    assert cache.keys.nbytes + cache.values.nbytes == 7 * plain.block_bytes
+    exact, usual, small = (
+        load_model(folder, dtype="float32"),
+        load_model(folder),
+        load_model(folder, cache_dtype="int8"),
+    )
+    for model in (exact, usual, small):
+        assert model.empty_cache(7).bytes == 7 * model.block_bytes
+    assert exact.block_bytes == 2 * usual.block_bytes == 2 * plain.block_bytes
+    assert usual.block_bytes * 0.5 < small.block_bytes < usual.block_bytes  # with scales: heads are small here
 
 
 def test_tensors_that_say_nothing_new_are_passed_over(folder: Path) -> None:

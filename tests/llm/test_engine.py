@@ -219,7 +219,7 @@ class Failing:
 
     def __init__(self, model: Llama, passes: int) -> None:
         self.config = model.config
-        self.value_bytes = model.value_bytes
+        self.block_bytes = model.block_bytes
         self.empty_cache = model.empty_cache
         self.model = model
         self.passes = passes

@@ -53,6 +53,16 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _cpu.use(before)
 
 
+def in_bytes(rows: torch.Tensor) -> torch.Tensor:
+    """Each head's numbers as codes from -127 to 127 times a scale."""
+    largest = rows.abs().amax(-1, keepdim=True)
+    return (rows * (torch.tensor(127.0) / largest)).round() * (largest / 127)
+
+
+# What keys and values become where they are kept.
+KEPT = {"float32": torch.Tensor.float, "bfloat16": lambda rows: rows.bfloat16().float(), "int8": in_bytes}
+
+
 def random(*shape: int, seed: int = 0) -> Floats:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
 
@@ -190,22 +200,22 @@ def test_rope_is_that_of_the_reference(isa: str, head_dim: int) -> None:
 
 
 @st.composite
-def sequences(draw: st.DrawFn) -> tuple[int, int, int, int, int, bool]:
-    """New tokens, context, key-value heads, heads for each of them, their size, and whether the cache is float32."""
+def sequences(draw: st.DrawFn) -> tuple[int, int, int, int, int, str]:
+    """New tokens, context, key-value heads, heads for each of them, their size, and the dtype of the cache."""
     context = draw(st.one_of(st.integers(1, 70), st.integers(120, 140), st.integers(500, 1100)))
     new = draw(st.integers(1, min(context, 40)))
     head_dim = 2 * draw(st.integers(1, 40))
-    return new, context, draw(st.integers(1, 3)), draw(st.integers(1, 9)), head_dim, draw(st.booleans())
+    return new, context, draw(st.integers(1, 3)), draw(st.integers(1, 9)), head_dim, draw(st.sampled_from(sorted(KEPT)))
 
 
 @pytest.mark.parametrize("isa", _cpu.available())
 @given(case=sequences())
 @settings(max_examples=80, deadline=None)
-def test_attention_is_that_of_the_reference(isa: str, case: tuple[int, int, int, int, int, bool]) -> None:
-    new, context, kv_heads, group, head_dim, wide = case
+def test_attention_is_that_of_the_reference(isa: str, case: tuple[int, int, int, int, int, str]) -> None:
+    new, context, kv_heads, group, head_dim, dtype = case
     blocks = -(-context // BLOCK)
     table = list(range(blocks, 0, -1))
-    cache = _cpu.Cache(1, blocks + 2, kv_heads, head_dim, wide)
+    cache = _cpu.Cache(1, blocks + 2, kv_heads, head_dim, dtype)
     cache.fill(math.nan)  # which shows wherever something is read that was not written
     keys, values = random(context, kv_heads, head_dim, seed=1), random(context, kv_heads, head_dim, seed=2)
     query = random(new, kv_heads * group, head_dim, seed=3)
@@ -220,12 +230,12 @@ def test_attention_is_that_of_the_reference(isa: str, case: tuple[int, int, int,
     finally:
         _cpu.use(before)
     np.testing.assert_array_equal(alone[0], found[-1])
-    expected = reference_attention(query, keys, values, table, context, wide=wide)
+    expected = reference_attention(query, keys, values, table, context, dtype)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * float(np.abs(values).max()))
 
 
 def reference_attention(
-    query: Floats, keys: Floats, values: Floats, table: list[int], context: int, *, wide: bool
+    query: Floats, keys: Floats, values: Floats, table: list[int], context: int, dtype: str
 ) -> Floats:
     new, (_, kv_heads, head_dim) = len(query), keys.shape
     places = Places.of(tiny.batch(([0] * new, context - new, table)))
@@ -233,8 +243,7 @@ def reference_attention(
     kept = []
     for rows in (keys, values):
         cache = torch.zeros(len(table) + 2, BLOCK, kv_heads, head_dim)
-        rounded = torch.from_numpy(rows) if wide else torch.from_numpy(rows).bfloat16().float()
-        reference.write_cache(cache, rounded, every.slots)
+        reference.write_cache(cache, KEPT[dtype](torch.from_numpy(rows)), every.slots)
         kept.append(cache)
     found: Floats = reference.attention(torch.from_numpy(query), *kept, places).numpy()
     return found

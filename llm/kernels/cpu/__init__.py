@@ -10,7 +10,7 @@ import numpy.typing as npt
 from trackbed.llm.batch import Batch
 from trackbed.llm.config import ModelConfig
 from trackbed.llm.kernels.cpu import _cpu
-from trackbed.llm.stored import DType, Stored, Take
+from trackbed.llm.stored import CacheDType, DType, Stored, Take
 
 Floats = npt.NDArray[np.float32]
 
@@ -26,13 +26,15 @@ class Pass:
         *,
         device: str = "cpu",
         dtype: DType = "auto",
+        cache_dtype: CacheDType = "auto",
         threads: int | None = None,
     ) -> None:
         """`take` gives the weights, one by one; `frequencies` are RoPE's [head_dim / 2]. Raises UnknownQuant."""
         assert device == "cpu", "these kernels run nowhere else"
         self.config = config
         self.threads = threads or _cpu.cores()
-        self.wide = dtype == "float32"  # the cache, too
+        exact = "float32" if dtype == "float32" else "bfloat16"
+        self.cache_dtype = exact if cache_dtype == "auto" else cache_dtype
         hidden, wide = config.hidden_size, config.intermediate_size
         heads, kv_heads = config.heads * config.head_dim, config.kv_heads * config.head_dim
 
@@ -63,9 +65,9 @@ class Pass:
         )
 
     @property
-    def value_bytes(self) -> int:
-        """The bytes that a number takes in the cache."""
-        return 4 if self.wide else 2
+    def block_bytes(self) -> int:
+        """The memory that a block of the cache takes, in bytes."""
+        return _cpu.block_bytes(self.config.layers, self.config.kv_heads, self.config.head_dim, self.cache_dtype)
 
     @property
     def weight_bytes(self) -> int:
@@ -73,8 +75,8 @@ class Pass:
         return self._model.bytes
 
     def empty_cache(self, blocks: int) -> _cpu.Cache:
-        """A cache of so many blocks: bfloat16, or float32 where all is. Memory is taken as blocks are used."""
-        return _cpu.Cache(self.config.layers, blocks, self.config.kv_heads, self.config.head_dim, self.wide)
+        """A cache of so many blocks. Memory is taken as blocks are used."""
+        return _cpu.Cache(self.config.layers, blocks, self.config.kv_heads, self.config.head_dim, self.cache_dtype)
 
     def forward(self, batch: Batch, cache: _cpu.Cache) -> Floats:
         """The logits of the wanted tokens, float32 [wanted, vocab]; the cache takes the new keys and values."""

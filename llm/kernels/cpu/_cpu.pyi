@@ -30,9 +30,9 @@ class Weight:
         """Rows and columns."""
 
 class Cache:
-    """Keys and values of all layers, in blocks of 16 tokens: bfloat16, or float32 where it is wide."""
+    """Keys and values of all layers, in blocks of 16 tokens: float32, bfloat16 or int8."""
 
-    def __init__(self, layers: int, blocks: int, kv_heads: int, head_dim: int, wide: bool = False) -> None: ...
+    def __init__(self, layers: int, blocks: int, kv_heads: int, head_dim: int, dtype: str = "bfloat16") -> None: ...
     @property
     def bytes(self) -> int:
         """The memory that it takes once all blocks are used."""
@@ -99,6 +99,9 @@ def swiglu(gate: _Floats, up: _Floats, out: _Floats) -> None:
 
 def rope(heads: _Floats, cosines: _Floats, sines: _Floats, scale: float) -> None:
     """Turn the pairs (i, i + head_dim / 2) of each head in place, and scale it."""
+
+def block_bytes(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
+    """The memory of one block in all layers."""
 
 def write_cache(cache: Cache, layer: int, slots: Sequence[int], keys: _Floats, values: _Floats) -> None:
     """Put keys and values [tokens, kv_heads, head_dim] in their slots."""

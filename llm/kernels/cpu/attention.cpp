@@ -48,13 +48,23 @@ inline void load_pairs(const float* p, vec& even, vec& odd) {
     odd = load(apart[1]);
 }
 
-inline void put(Brain& slot, float value) { slot = Brain::round(value); }
-inline void put(float& slot, float value) { slot = value; }
+struct Code {  // a byte with a sign
+    std::int8_t code;
+};
 
-template <class Number>
-void fetch(const Number* start, std::size_t count) {
+inline void load_pairs(const Code* p, vec& even, vec& odd) { load_int8_pairs(&p->code, even, odd); }
+
+inline void put(Brain& slot, float value, float) { slot = Brain::round(value); }
+inline void put(float& slot, float value, float) { slot = value; }
+inline void put(Code& slot, float value, float inverse) {
+    const float whole = std::nearbyint(value * inverse);
+    slot.code = static_cast<std::int8_t>(whole > 127.0f ? 127.0f : whole > -127.0f ? whole : -127.0f);
+}
+
+template <class T>
+void fetch(const T* start, std::size_t count) {
 #if defined(__GNUC__)
-    constexpr std::size_t LINE = 64 / sizeof(Number);
+    constexpr std::size_t LINE = 64 / sizeof(T);
     for (std::size_t i = 0; i < count; i += LINE) __builtin_prefetch(start + i);
 #else
     (void)start, (void)count;
@@ -69,8 +79,8 @@ struct Row {
     float highest, total;
 };
 
-template <class Number, std::size_t R>
-void score(const Number* keys, std::size_t head_dim, Row* rows, std::size_t at) {
+template <class T, std::size_t R>
+void score(const T* keys, std::size_t head_dim, Row* rows, std::size_t at) {
     vec scores[R][VECS];
     for (auto& of_row : scores)
         for (vec& s : of_row) s = zero();
@@ -113,12 +123,12 @@ void weigh(Row& row, std::size_t begin, std::size_t tokens) {
 }
 
 // Adds the weighted values of a chunk to `sums`, for dimensions [d, d + 2 vectors).
-template <class Number, std::size_t R>
-void mix(const Number* const* blocks, std::size_t tokens, std::size_t head_dim, std::size_t d, const Row* rows,
+template <class T, std::size_t R>
+void mix(const T* const* blocks, std::size_t tokens, std::size_t head_dim, std::size_t d, const Row* rows,
          vec (&sums)[R][2]) {
     for (auto& of_row : sums) of_row[0] = of_row[1] = zero();
     for (std::size_t t = 0; t < tokens; t += 2) {
-        const Number* pair = blocks[t / BLOCK] + (t % BLOCK * head_dim + 2 * d);
+        const T* pair = blocks[t / BLOCK] + (t % BLOCK * head_dim + 2 * d);
         vec even[2], odd[2];
         load_pairs(pair, even[0], odd[0]);
         load_pairs(pair + 2 * vec::width, even[1], odd[1]);
@@ -144,15 +154,29 @@ struct Shares {
     Shares(float a, float b) : highest(a > b ? a : b), old(std::exp(a - highest)), fresh(std::exp(b - highest)) {}
 };
 
+// The blocks of a chunk, for one head.
+template <class T>
+struct Chunk {
+    const T *keys[CHUNK], *values[CHUNK];
+    const float *key_scales[CHUNK], *value_scales[CHUNK];  // where numbers are codes
+};
+
+// Multiplies what queries have of a block's first tokens by these.
+void scale(Row* rows, std::size_t count, std::size_t block, std::size_t tokens, const float* scales) {
+    for (std::size_t r = 0; r < count; ++r)
+        for (std::size_t t = 0; t < tokens; ++t) rows[r].scores[block * BLOCK + t] *= scales[t];
+}
+
 // One chunk for R queries: joined with what they have of the chunks before.
-template <class Number, std::size_t R>
-void attend_chunk(const Number* const* keys, const Number* const* values, std::size_t begin, std::size_t tokens,
-                  std::size_t head_dim, Row* rows, float* mixed, float* highest, float* total) {
+template <class T, std::size_t R>
+void attend_chunk(const Chunk<T>& chunk, std::size_t begin, std::size_t tokens, std::size_t head_dim, Row* rows,
+                  float* mixed, float* highest, float* total) {
     for (std::size_t b = 0; b * BLOCK < tokens; ++b) {
         // Blocks lie apart from one another, so the processor does not see what comes next.
-        if ((b + 1) * BLOCK < tokens) fetch(keys[b + 1], BLOCK * head_dim);
-        fetch(values[b], BLOCK * head_dim);
-        score<Number, R>(keys[b], head_dim, rows, b * BLOCK);
+        if ((b + 1) * BLOCK < tokens) fetch(chunk.keys[b + 1], BLOCK * head_dim);
+        fetch(chunk.values[b], BLOCK * head_dim);
+        score<T, R>(chunk.keys[b], head_dim, rows, b * BLOCK);
+        if constexpr (std::is_same_v<T, Code>) scale(rows, R, b, BLOCK, chunk.key_scales[b]);
     }
     float old[R], fresh[R];
     for (std::size_t r = 0; r < R; ++r) {
@@ -166,10 +190,13 @@ void attend_chunk(const Number* const* keys, const Number* const* values, std::s
         highest[r] = shares.highest;
         total[r] = total[r] * shares.old + rows[r].total * shares.fresh;
     }
+    if constexpr (std::is_same_v<T, Code>)
+        for (std::size_t b = 0; b * BLOCK < tokens; ++b)
+            scale(rows, R, b, std::min(BLOCK, tokens - b * BLOCK), chunk.value_scales[b]);
     const std::size_t padded = padded_head(head_dim);
     for (std::size_t d = 0; d < padded; d += 2 * vec::width) {
         vec sums[R][2];
-        mix<Number, R>(values, tokens, head_dim, d, rows, sums);
+        mix<T, R>(chunk.values, tokens, head_dim, d, rows, sums);
         for (std::size_t r = 0; r < R; ++r)
             for (std::size_t v = 0; v < 2; ++v) {
                 float* into = mixed + r * padded + d + v * vec::width;
@@ -178,7 +205,7 @@ void attend_chunk(const Number* const* keys, const Number* const* values, std::s
     }
 }
 
-template <class Number>
+template <class T>
 void attend_all(const Cache& cache, std::size_t head, const std::int32_t* table, std::size_t first, std::size_t last,
                 const Queries& queries, float* mixed, float* highest, float* total) {
     const std::size_t dim = cache.head_dim, rows = queries.tokens * queries.group, padded = padded_head(dim);
@@ -186,15 +213,17 @@ void attend_all(const Cache& cache, std::size_t head, const std::int32_t* table,
     std::fill(highest, highest + rows, NOTHING);
     std::fill(total, total + rows, 0.0f);
     const std::size_t tokens = std::min(last * BLOCK, queries.position + queries.tokens);
-    const auto at = [&](void* start, std::size_t block) {
-        return static_cast<const Number*>(start) + (static_cast<std::size_t>(table[block]) * cache.kv_heads + head) * BLOCK * dim;
-    };
     Row tile[ROWS];
     for (std::size_t begin = first * BLOCK; begin < tokens; begin += CHUNK * BLOCK) {
-        const Number *keys[CHUNK], *values[CHUNK];
+        Chunk<T> chunk{};
         for (std::size_t b = 0; b < CHUNK && begin + b * BLOCK < tokens; ++b) {
-            keys[b] = at(cache.keys, begin / BLOCK + b);
-            values[b] = at(cache.values, begin / BLOCK + b);
+            const std::size_t at = static_cast<std::size_t>(table[begin / BLOCK + b]) * cache.kv_heads + head;
+            chunk.keys[b] = static_cast<const T*>(cache.keys) + at * BLOCK * dim;
+            chunk.values[b] = static_cast<const T*>(cache.values) + at * BLOCK * dim;
+            if (std::is_same_v<T, Code>) {
+                chunk.key_scales[b] = cache.key_scales + at * BLOCK;
+                chunk.value_scales[b] = cache.value_scales + at * BLOCK;
+            }
         }
         // Queries whose token comes before the chunk see nothing of it.
         const std::size_t skipped = begin > queries.position ? (begin - queries.position) * queries.group : 0;
@@ -208,8 +237,8 @@ void attend_all(const Cache& cache, std::size_t head, const std::int32_t* table,
             const std::size_t here = std::min(tile[count - 1].seen, begin + CHUNK * BLOCK);
             const std::size_t seen = std::min(here, tokens) - begin;
             const auto run = [&](auto size) {
-                attend_chunk<Number, decltype(size)::value>(keys, values, begin, seen, dim, tile, mixed + row * padded,
-                                                            highest + row, total + row);
+                attend_chunk<T, decltype(size)::value>(chunk, begin, seen, dim, tile, mixed + row * padded, highest + row,
+                                                            total + row);
                 row += decltype(size)::value;
             };
             if (ROWS >= 8 && count >= 8) run(std::integral_constant<std::size_t, 8>());
@@ -221,15 +250,29 @@ void attend_all(const Cache& cache, std::size_t head, const std::int32_t* table,
     }
 }
 
-template <class Number>
+// The scale that takes the largest of these to 127, and what to multiply them with.
+float find_scale(const float* numbers, std::size_t count, float& scale) {
+    float largest = 0.0f;
+    for (std::size_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(numbers[i]));
+    scale = largest / 127.0f;
+    return largest > 0.0f ? 127.0f / largest : 0.0f;
+}
+
+template <class T>
 void write(const Cache& cache, std::size_t block, std::size_t place, std::size_t head, const float* key,
            const float* value) {
     const std::size_t dim = cache.head_dim, start = (block * cache.kv_heads + head) * BLOCK * dim;
-    Number* keys = static_cast<Number*>(cache.keys) + start + place * 2;
-    Number* values = static_cast<Number*>(cache.values) + start + place / 2 * 2 * dim + place % 2;
+    float key_inverse = 0.0f, value_inverse = 0.0f;
+    if (std::is_same_v<T, Code>) {
+        const std::size_t at = (block * cache.kv_heads + head) * BLOCK + place;
+        key_inverse = find_scale(key, dim, cache.key_scales[at]);
+        value_inverse = find_scale(value, dim, cache.value_scales[at]);
+    }
+    T* keys = static_cast<T*>(cache.keys) + start + place * 2;
+    T* values = static_cast<T*>(cache.values) + start + place / 2 * 2 * dim + place % 2;
     for (std::size_t d = 0; d < dim; ++d) {
-        put(keys[d / 2 * 2 * BLOCK + d % 2], key[d]);
-        put(values[2 * d], value[d]);
+        put(keys[d / 2 * 2 * BLOCK + d % 2], key[d], key_inverse);
+        put(values[2 * d], value[d], value_inverse);
     }
 }
 
@@ -239,8 +282,10 @@ void write(const Cache& cache, std::size_t block, std::size_t place, std::size_t
 // it has mixed [padded_head(head_dim)], its highest score, and its total weight. Nothing, -infinity and 0 at first.
 void attend(const Cache& cache, std::size_t head, const std::int32_t* table, std::size_t first, std::size_t last,
             const Queries& queries, float* mixed, float* highest, float* total) {
-    (cache.wide ? attend_all<float> : attend_all<Brain>)(cache, head, table, first, last, queries, mixed, highest,
-                                                         total);
+    const auto run = cache.number == Number::float32    ? attend_all<float>
+                     : cache.number == Number::bfloat16 ? attend_all<Brain>
+                                                        : attend_all<Code>;
+    run(cache, head, table, first, last, queries, mixed, highest, total);
 }
 
 // Joins the state of a later span with that of all before.
@@ -257,7 +302,10 @@ void merge(const float* mixed, float highest, float total, float* all, float& al
 // Puts a token's key and value of one head in its slot of the cache.
 void write_cache(const Cache& cache, std::size_t block, std::size_t place, std::size_t head, const float* key,
                  const float* value) {
-    (cache.wide ? write<float> : write<Brain>)(cache, block, place, head, key, value);
+    const auto run = cache.number == Number::float32    ? write<float>
+                     : cache.number == Number::bfloat16 ? write<Brain>
+                                                        : write<Code>;
+    run(cache, block, place, head, key, value);
 }
 
 }  // namespace trackbed::TRACKBED_ISA

@@ -18,14 +18,19 @@ struct Input {
     const std::int32_t* sums;     // [rows][width / 16], of the codes
 };
 
-// A layer's keys and values, in blocks of 16 tokens, of float32 or bfloat16.
+// How keys and values are kept. A byte is a code from -127 to 127, with one scale for each token and head.
+enum class Number { float32, bfloat16, int8 };
+
+// A layer's keys and values, in blocks of 16 tokens.
 //
 // Of a block, head by head, keys as [head_dim / 2][16][2] and values as [8][head_dim][2]: pairs of neighbouring
-// numbers of a token's key, and of neighbouring tokens' values.
+// numbers of a token's key, and of neighbouring tokens' values. Scales, where there are any, as [16].
 struct Cache {
     void* keys;
     void* values;
-    bool wide;  // float32
+    float* key_scales;
+    float* value_scales;
+    Number number;
     std::size_t kv_heads, head_dim;
 };
 

@@ -75,26 +75,45 @@ class Activations {
 
 }  // namespace
 
-PagedCache::PagedCache(std::size_t layers, std::size_t blocks, std::size_t kv_heads, std::size_t head_dim, bool wide)
-    : layers(layers), blocks(blocks), kv_heads(kv_heads), head_dim(head_dim), wide(wide),
-      layer_bytes_(blocks * kv_heads * BLOCK * head_dim * (wide ? sizeof(float) : sizeof(std::uint16_t))),
+namespace {
+
+constexpr std::size_t size_of(Number number) {
+    return number == Number::float32 ? sizeof(float) : number == Number::bfloat16 ? sizeof(std::uint16_t) : 1;
+}
+
+}  // namespace
+
+PagedCache::PagedCache(std::size_t layers, std::size_t blocks, std::size_t kv_heads, std::size_t head_dim, Number number)
+    : layers(layers), blocks(blocks), kv_heads(kv_heads), head_dim(head_dim), number(number),
       // Whole vectors are read at the end of a head, whatever its size.
-      keys_(layers * layer_bytes_ + 8 * LINE), values_(layers * layer_bytes_ + 8 * LINE) {}
+      keys_(layers * blocks * kv_heads * BLOCK * head_dim * size_of(number) + 8 * LINE), values_(keys_.size()),
+      scales_(number == Number::int8 ? 2 * layers * blocks * kv_heads * BLOCK * sizeof(float) : 0) {}
+
+std::size_t PagedCache::block_bytes(std::size_t layers, std::size_t kv_heads, std::size_t head_dim, Number number) {
+    return 2 * layers * kv_heads * BLOCK * (head_dim * size_of(number) + (number == Number::int8 ? sizeof(float) : 0));
+}
 
 std::vector<Cache> PagedCache::views() const {
     std::vector<Cache> found;
-    for (std::size_t i = 0; i < layers; ++i)
-        found.push_back({keys_.as<unsigned char>() + i * layer_bytes_, values_.as<unsigned char>() + i * layer_bytes_,
-                         wide, kv_heads, head_dim});
+    const std::size_t tokens = blocks * kv_heads * BLOCK, bytes = tokens * head_dim * size_of(number);
+    for (std::size_t i = 0; i < layers; ++i) {
+        float* scales = scales_.size() ? scales_.as<float>() + 2 * i * tokens : nullptr;
+        found.push_back({keys_.as<unsigned char>() + i * bytes, values_.as<unsigned char>() + i * bytes, scales,
+                         scales ? scales + tokens : nullptr, number, kv_heads, head_dim});
+    }
     return found;
 }
 
 void PagedCache::fill(float value) {
     std::uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
+    std::fill_n(scales_.as<std::uint32_t>(), scales_.size() / sizeof bits, bits);
     for (const Memory* memory : {&keys_, &values_})
-        if (wide) std::fill_n(memory->as<std::uint32_t>(), memory->size() / sizeof bits, bits);
-        else std::fill_n(memory->as<std::uint16_t>(), memory->size() / sizeof(std::uint16_t), static_cast<std::uint16_t>(bits >> 16));
+        if (number == Number::bfloat16)
+            std::fill_n(memory->as<std::uint16_t>(), memory->size() / sizeof(std::uint16_t),
+                        static_cast<std::uint16_t>(bits >> 16));
+        else  // codes are no numbers by themselves: their scales are
+            std::fill_n(memory->as<std::uint32_t>(), memory->size() / sizeof bits, bits);
 }
 
 Model::Model(Weights weights) : weights_(std::make_shared<const Weights>(std::move(weights))) {

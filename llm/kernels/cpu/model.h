@@ -32,22 +32,24 @@ struct Embedding {
 // Keys and values of all layers. Memory is taken by the system when a block is first written.
 class PagedCache {
    public:
-    PagedCache(std::size_t layers, std::size_t blocks, std::size_t kv_heads, std::size_t head_dim, bool wide);
+    PagedCache(std::size_t layers, std::size_t blocks, std::size_t kv_heads, std::size_t head_dim, Number number);
 
     // Of each layer, where its keys and values are.
     std::vector<Cache> views() const;
 
     void fill(float value);
 
+    // Of one block in all layers.
+    static std::size_t block_bytes(std::size_t layers, std::size_t kv_heads, std::size_t head_dim, Number number);
+
     // Of keys and values, once all blocks are used.
-    std::size_t bytes() const { return 2 * layers * layer_bytes_; }
+    std::size_t bytes() const { return blocks * block_bytes(layers, kv_heads, head_dim, number); }
 
     const std::size_t layers, blocks, kv_heads, head_dim;
-    const bool wide;  // float32, else bfloat16
+    const Number number;
 
    private:
-    std::size_t layer_bytes_;
-    Memory keys_, values_;
+    Memory keys_, values_, scales_;
 };
 
 // The new tokens of one or more sequences, one sequence after another.

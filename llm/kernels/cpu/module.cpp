@@ -96,6 +96,13 @@ Target find_target(const std::string& name) {
     throw std::invalid_argument("weights are kept as 'stored', or become 'float32' or 'bfloat16', not '" + name + "'");
 }
 
+Number find_number(const std::string& name) {
+    if (name == "float32") return Number::float32;
+    if (name == "bfloat16") return Number::bfloat16;
+    if (name == "int8") return Number::int8;
+    throw std::invalid_argument("a cache is of 'float32', 'bfloat16' or 'int8', not '" + name + "'");
+}
+
 std::shared_ptr<Weight> pack_weight(const std::string& format, Raw data, std::size_t rows, std::size_t columns,
                                     const std::string& target, std::size_t head_dim, std::size_t threads) {
     const Target into = find_target(target);
@@ -282,10 +289,21 @@ NB_MODULE(_cpu, m) {
     m.def("rope", &rope, "heads"_a.noconvert(), "cosines"_a.noconvert(), "sines"_a.noconvert(), "scale"_a,
           "Turn the pairs (i, i + head_dim / 2) of each head in place, and scale it.");
     nb::class_<PagedCache>(m, "Cache")
-        .def(nb::init<std::size_t, std::size_t, std::size_t, std::size_t, bool>(), "layers"_a, "blocks"_a, "kv_heads"_a,
-             "head_dim"_a, "wide"_a = false)
+        .def(
+            "__init__",
+            [](PagedCache* self, std::size_t layers, std::size_t blocks, std::size_t kv_heads, std::size_t head_dim,
+               const std::string& dtype) {
+                new (self) PagedCache(layers, blocks, kv_heads, head_dim, find_number(dtype));
+            },
+            "layers"_a, "blocks"_a, "kv_heads"_a, "head_dim"_a, "dtype"_a = "bfloat16")
         .def_prop_ro("bytes", &PagedCache::bytes)
         .def("fill", &PagedCache::fill, "value"_a, "Put one number everywhere.");
+    m.def(
+        "block_bytes",
+        [](std::size_t layers, std::size_t kv_heads, std::size_t head_dim, const std::string& dtype) {
+            return PagedCache::block_bytes(layers, kv_heads, head_dim, find_number(dtype));
+        },
+        "layers"_a, "kv_heads"_a, "head_dim"_a, "dtype"_a, "The memory of one block in all layers.");
     m.def("write_cache", &write_cache, "cache"_a, "layer"_a, "slots"_a, "keys"_a.noconvert(), "values"_a.noconvert(),
           "Put keys and values [tokens, kv_heads, head_dim] in their slots.");
     m.def("attention", &attention, "query"_a.noconvert(), "cache"_a, "layer"_a, "table"_a, "context"_a,

@@ -71,8 +71,11 @@ inline void load_bf16_pairs(const std::uint16_t* p, vec& even, vec& odd) {
     even.v = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
     odd.v = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
-inline vec load_int8(const std::int8_t* p) {
-    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+// 2 * width neighbouring bytes with a sign, in the same way.
+inline void load_int8_pairs(const std::int8_t* p, vec& even, vec& odd) {
+    const __m512i both = _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    even.v = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(both, 24), 24));
+    odd.v = _mm512_cvtepi32_ps(_mm512_srai_epi32(both, 8));
 }
 // Whole numbers from -128 to 127, as bytes.
 inline void store_int8(std::int8_t* p, vec a) {
@@ -147,8 +150,11 @@ inline void load_bf16_pairs(const std::uint16_t* p, vec& even, vec& odd) {
     even.v = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
     odd.v = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
 }
-inline vec load_int8(const std::int8_t* p) {
-    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+// 2 * width neighbouring bytes with a sign, in the same way.
+inline void load_int8_pairs(const std::int8_t* p, vec& even, vec& odd) {
+    const __m256i both = _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    even.v = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(both, 24), 24));
+    odd.v = _mm256_cvtepi32_ps(_mm256_srai_epi32(both, 8));
 }
 // Whole numbers from -128 to 127, as bytes.
 inline void store_int8(std::int8_t* p, vec a) {
@@ -280,8 +286,10 @@ inline void load_bf16_pairs(const std::uint16_t* p, vec& even, vec& odd) {
     even = each([=](std::size_t i) { return from_bits(static_cast<std::uint32_t>(p[2 * i]) << 16); });
     odd = each([=](std::size_t i) { return from_bits(static_cast<std::uint32_t>(p[2 * i + 1]) << 16); });
 }
-inline vec load_int8(const std::int8_t* p) {
-    return each([=](std::size_t i) { return static_cast<float>(p[i]); });
+// 2 * width neighbouring bytes with a sign, in the same way.
+inline void load_int8_pairs(const std::int8_t* p, vec& even, vec& odd) {
+    even = each([=](std::size_t i) { return static_cast<float>(p[2 * i]); });
+    odd = each([=](std::size_t i) { return static_cast<float>(p[2 * i + 1]); });
 }
 // Whole numbers from -128 to 127, as bytes.
 inline void store_int8(std::int8_t* p, vec a) {

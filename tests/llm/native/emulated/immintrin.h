@@ -125,9 +125,12 @@ inline bytes both(bytes a, bytes b) {
     return each_of<std::uint8_t>([&](int i) { return static_cast<std::uint8_t>(a.v[i] & b.v[i]); });
 }
 inline floats as_floats(bytes a) { return load<floats>(a.v); }
-inline bytes widen(__m128i codes) {
-    alignas(16) std::int8_t lanes[16];
-    _mm_store_si128(reinterpret_cast<__m128i*>(lanes), codes);
+inline bytes shift_right_signed(bytes a, int bits) {
+    return each_of<std::int32_t>([&](int i) { return lane<std::int32_t>(a, i) >> bits; });
+}
+inline bytes widen(__m256i codes) {
+    alignas(32) std::int16_t lanes[16];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), codes);
     return each_of<std::int32_t>([&](int i) { return std::int32_t{lanes[i]}; });
 }
 inline floats to_floats(bytes a) {
@@ -184,7 +187,8 @@ inline bytes dpbusd(bytes sum, bytes a, bytes b) {
 #define _mm512_srli_epi16 ::emulated::shift_right
 #define _mm512_and_si512 ::emulated::both
 #define _mm512_castsi512_ps ::emulated::as_floats
-#define _mm512_cvtepi8_epi32 ::emulated::widen
+#define _mm512_cvtepi16_epi32 ::emulated::widen
+#define _mm512_srai_epi32 ::emulated::shift_right_signed
 #define _mm512_cvtepi32_ps ::emulated::to_floats
 #define _mm512_cvtps_epi32 ::emulated::to_int32
 #define _mm512_cvtepi32_epi8 ::emulated::lowest_bytes
