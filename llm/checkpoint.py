@@ -23,6 +23,8 @@ from trackbed.llm.models import MODELS
 from trackbed.llm.models.llama import Llama
 from trackbed.llm.stored import CacheDType, DType, Stored
 
+FORMATS = "trackbed.formats"  # the metadata of a safetensors file that names the formats of tensors of bytes
+BLOCKS = {"Q8_0": (32, 34), "Q4_1": (32, 20)}  # weights and bytes of a block
 PLAIN = ("F32", "F16", "BF16")  # numbers, as safetensors calls them and GGUF too
 
 
@@ -46,7 +48,7 @@ def load_model(
     if not path.exists():
         raise ModelLoadError(f"{path}: there is no such file or folder")
     if path.is_dir():
-        weights: _Safetensors | _Gguf = _Safetensors(path)
+        weights: Safetensors | _Gguf = Safetensors(path)
     else:
         weights = _Gguf(read_gguf(source) if isinstance(source, Path) else source)
     config, used = weights.config, set[str]()
@@ -118,8 +120,11 @@ class _Gguf:
         return np.frombuffer(self.file.data(name), np.float32)
 
 
-class _Safetensors:
-    """Weights in the safetensors files of a folder: what `_Gguf` says of its file, said of these."""
+class Safetensors:
+    """Weights in the safetensors files of a folder: what `_Gguf` says of its file, said of these.
+
+    Raises ModelLoadError, UnknownModel.
+    """
 
     column = 0
     interleaved = 0
@@ -128,6 +133,7 @@ class _Safetensors:
         self.config = read_hf_config(folder / "config.json")
         self.tensors = dict[str, Path]()  # name -> file
         self.headers = dict[Path, dict[str, Any]]()
+        self.formats = dict[str, str]()  # of tensors of bytes
         self.mapped = dict[Path, mmap.mmap]()
         self.last: tuple[Path, int, int] | None = None
         for file in _weight_files(folder):
@@ -138,15 +144,25 @@ class _Safetensors:
             except (SafetensorError, OSError, ValueError) as error:
                 raise ModelLoadError(f"{file}: cannot be read: {error}") from None
             self.headers[file] = json.loads(self.mapped[file][8 : self._begin(file)])
+            self.formats |= _read_formats(self.headers[file].get("__metadata__", {}).get(FORMATS), file)
             self.tensors |= dict.fromkeys(names, file)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.headers[self.tensors[name]][name]["shape"])
+        """Of the weights, whatever they are stored as."""
+        shape = tuple(self.headers[self.tensors[name]][name]["shape"])
+        if name in self.formats and len(shape) == 2:
+            weights, size = BLOCKS[self.formats[name]]
+            return shape[0], shape[1] // size * weights
+        return shape
 
     def read(self, name: str) -> Stored:
+        """A tensor's bytes, as they are in the file. Raises UnknownQuant."""
         file = self.tensors[name]
         entry = self.headers[file][name]
-        if (kind := entry["dtype"]) not in PLAIN:
+        kind = entry["dtype"]
+        if kind == "U8" and name in self.formats:
+            kind = self.formats[name]
+        elif kind not in PLAIN:
             raise UnknownQuant(
                 f"{file}: tensor {name}: stored as {kind}; read from safetensors are: {', '.join(PLAIN)}"
             )
@@ -155,12 +171,14 @@ class _Safetensors:
         return Stored(kind, np.frombuffer(memoryview(self.mapped[file])[begin:end], np.uint8), self.shape(name))
 
     def release(self) -> None:
+        """Let go of the memory of the tensor that was read last."""
         if self.last:
             file, begin, end = self.last
             forget(self.mapped[file], begin, end - begin)
 
     def rope_factors(self) -> None:
-        return None
+        """None: RoPE's scaling stands in config.json."""
+        return
 
     def _begin(self, file: Path) -> int:
         """Where the weights begin: after the header's length and the header (safetensors' format)."""
@@ -172,6 +190,18 @@ def forget(mapped: mmap.mmap, begin: int, size: int) -> None:
     first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, (begin + size) // mmap.PAGESIZE * mmap.PAGESIZE
     if hasattr(mmap, "MADV_DONTNEED") and last > first:
         mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _read_formats(text: object, file: Path) -> dict[str, str]:
+    """Which tensors are blocks, and of what format, by the metadata of a file."""
+    if text is None:
+        return {}
+    try:
+        found = json.loads(str(text))
+        assert all(isinstance(name, str) and kind in BLOCKS for name, kind in found.items())
+    except (ValueError, RecursionError, AttributeError, TypeError, AssertionError):
+        raise ModelLoadError(f"{file}: {FORMATS}: it does not name formats of: {', '.join(BLOCKS)}") from None
+    return dict(found)
 
 
 def _weight_files(folder: Path) -> list[Path]:

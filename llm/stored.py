@@ -9,8 +9,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# As stored where the kernels can, else float32; or all in one dtype.
-DType = Literal["auto", "float32", "bfloat16"]
+# As stored where the kernels can, else float32; or all in one dtype. Those of codes hold for weights that are stored as
+# numbers: 8 or 4 bits, with a scale for each 32 neighbouring weights, or for each row.
+Coded = Literal["int8", "int4", "int8_rows", "int4_rows"]
+DType = Literal["auto", "float32", "bfloat16"] | Coded
 # Keys and values in bfloat16, or float32 where all is; or in bytes, which take half of that.
 CacheDType = Literal["auto", "int8"]
 

@@ -1,5 +1,7 @@
 """`trackbed models`: what the catalogue knows, and where the files are."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,6 +9,16 @@ from rich.table import Table
 
 from trackbed.apps.settings import Settings
 from trackbed.apps.terminal import out, print_json, progress_bar, say
+
+
+class Bits(StrEnum):
+    """What weights become."""
+
+    int8 = "int8"
+    int4 = "int4"
+    int8_rows = "int8_rows"
+    int4_rows = "int4_rows"
+
 
 commands = typer.Typer(no_args_is_help=True, help="The models that trackbed knows, and their files.")
 Name = Annotated[str, typer.Argument(help="A name of the list, hf:org/repository, or a path.")]
@@ -62,3 +74,19 @@ def path(context: typer.Context, name: Name) -> None:
 
     settings: Settings = context.obj
     say(str(locate(name, settings.models)))
+
+
+@commands.command()
+def quantise(
+    source: Annotated[Path, typer.Argument(help="A folder with config.json and safetensors files.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write; it must not be there.")],
+    to: Annotated[Bits, typer.Option(help="Bits, with a scale for each 32 weights or each row.")] = Bits.int8,
+) -> None:
+    """Write a checkpoint once more with its matrices in 8 or 4 bits.
+
+    Example: [bold]trackbed models quantise llama-3.1-8b llama-3.1-8b-int4 --to int4[/]
+    """
+    from trackbed.llm.quantise import quantise_checkpoint
+
+    quantise_checkpoint(source, target, to.value)
+    say(f"{target}: {sum(file.stat().st_size for file in target.iterdir()) / 1e9:.2f} GB")

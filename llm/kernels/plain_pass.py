@@ -34,12 +34,14 @@ class Pass:
     ) -> None:
         """`take` gives the weights, one by one; `frequencies` are RoPE's [head_dim / 2].
 
-        Raises UnknownQuant, and ModelLoadError for a cache that is not of the weights' dtype.
+        Raises UnknownQuant, and ModelLoadError for a dtype that only other kernels have.
         """
         if cache_dtype != "auto":
             raise ModelLoadError(
                 f"cache_dtype is {cache_dtype!r}; on {device} the cache is of the dtype of the weights"
             )
+        if dtype not in ("auto", "float32", "bfloat16"):
+            raise ModelLoadError(f"dtype is {dtype!r}; on {device} it is one of: auto, float32, bfloat16")
         self.config = config
         self.device = device
         self.dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)

@@ -19,7 +19,7 @@ from trackbed.llm.batch import BLOCK
 from trackbed.llm.kernels import cpu, kernels_for, plain_pass, reference
 from trackbed.llm.kernels.cpu import _cpu
 from trackbed.llm.kernels.layer import Places
-from trackbed.llm.stored import Stored
+from trackbed.llm.stored import Coded, Stored
 
 Floats = npt.NDArray[np.float32]
 
@@ -300,3 +300,30 @@ def test_a_device_without_kernels_is_refused() -> None:
     assert kernels_for("cuda:0") is plain_pass
     with pytest.raises(ValueError, match="no kernels for device 'tpu'"):
         kernels_for("tpu")
+
+
+@pytest.mark.parametrize("isa", _cpu.available())
+@pytest.mark.parametrize("dtype", ["int8", "int4", "int8_rows", "int4_rows"])
+@given(rows=st.integers(1, 70), columns=st.integers(1, 300), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_numbers_become_codes_that_are_off_by_half_a_step(
+    isa: str, dtype: Coded, rows: int, columns: int, seed: int
+) -> None:
+    numbers = stored_at_random("F32", rows, columns, seed)
+    exact, found = dense(numbers), dense(cpu.encode(numbers, dtype))[:, :columns]
+    padded = torch.nn.functional.pad(exact, (0, -columns % 32), value=math.nan).view(rows, -1, 32)
+    groups = exact[:, None] if dtype.endswith("rows") else padded
+    most, least = groups.nan_to_num(-math.inf).amax(-1), groups.nan_to_num(math.inf).amin(-1)
+    step = torch.maximum(most, -least) / 127 if dtype.startswith("int8") else (most - least) / 15
+    # A scale of float16 is off by a 2048th, and so are up to 127 or 15 steps of it, and the minimum.
+    bound = step * (0.5 + 127 / 2048) + (least.abs() / 2048 if dtype.startswith("int4") else 0) + 1e-6
+    each = bound.expand(rows, padded.shape[1])[..., None].expand(padded.shape).flatten(1)[:, :columns]
+    assert ((found - exact).abs() <= each).all()
+    before = _cpu.isa()
+    _cpu.use(isa)
+    try:
+        x = random(3, columns, seed=seed)
+        as_codes = cpu.linear(np.pad(x, ((0, 0), (0, -columns % 32))), cpu.pack(cpu.encode(numbers, dtype)))
+        np.testing.assert_array_equal(cpu.linear(x, cpu.pack(numbers, dtype)), as_codes)
+    finally:
+        _cpu.use(before)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from trackbed.llm.batch import Batch
 from trackbed.llm.config import ModelConfig
 from trackbed.llm.kernels.cpu import _cpu
-from trackbed.llm.stored import CacheDType, DType, Stored, Take
+from trackbed.llm.stored import CacheDType, Coded, DType, Stored, Take
 
 Floats = npt.NDArray[np.float32]
 
@@ -58,7 +58,10 @@ class Pass:
             layers.append((norm("attention_norm", i), norm("mlp_norm", i), products))
         # A row of it is looked up as it is stored, so the file's own bytes serve.
         embedding = take("embedding", 0, (config.vocab_size, hidden))
-        head = matrix("embedding" if config.tied else "head", 0, config.vocab_size, hidden)
+        # Logits are told apart by less than 4 bits can say.
+        head_dtype: DType = {"int4": "int8", "int4_rows": "int8_rows"}.get(dtype, dtype)  # type: ignore[assignment]
+        stored_head = take("embedding" if config.tied else "head", 0, (config.vocab_size, hidden))
+        head = pack(stored_head, head_dtype, self.threads)
         sizes = (config.vocab_size, hidden, wide, config.heads, config.kv_heads, config.head_dim)
         self._model = _cpu.Model(
             sizes, config.norm_eps, embedding.kind, embedding.data, layers, norm("norm", 0), head, frequencies.tolist()
@@ -92,6 +95,18 @@ def pack(stored: Stored, dtype: DType = "auto", threads: int = 1) -> _cpu.Weight
     target = "stored" if dtype == "auto" else dtype
     rows, columns = stored.shape
     return _cpu.pack(stored.kind, stored.data, rows, columns, target, stored.interleaved, threads)
+
+
+def encode(stored: Stored, dtype: Coded, threads: int = 1) -> Stored:
+    """Numbers as codes, in the blocks of GGUF's Q8_0 or Q4_1: what `pack` makes of them with this dtype.
+
+    [rows, columns] -> [rows, columns to the next 32]
+    """
+    kind, size = ("Q8_0", 34) if dtype.startswith("int8") else ("Q4_1", 20)
+    rows, columns = stored.shape
+    blocks = np.empty(rows * -(-columns // 32) * size, np.uint8)
+    _cpu.encode(stored.kind, stored.data, rows, columns, dtype, blocks, threads)
+    return Stored(kind, blocks, (rows, -(-columns // 32) * 32), stored.interleaved)
 
 
 def unpack(stored: Stored) -> Floats:

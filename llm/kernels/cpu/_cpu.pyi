@@ -82,6 +82,17 @@ def pack(
 ) -> Weight:
     """A matrix as a file stores it, in panels. Raises ValueError where format and sizes do not fit."""
 
+def encode(
+    format: str,
+    data: NDArray[np.uint8],
+    rows: int,
+    columns: int,
+    target: str,
+    blocks: NDArray[np.uint8],
+    threads: int = 1,
+) -> None:
+    """Numbers as codes, in blocks of GGUF's Q8_0 or Q4_1."""
+
 def unpack(format: str, data: NDArray[np.uint8], out: _Floats) -> None:
     """The numbers of a matrix as a file stores it, float32 [rows, columns]."""
 

@@ -1,5 +1,7 @@
 #include "formats.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -152,6 +154,57 @@ constexpr Format FORMATS[] = {
 };
 
 }  // namespace
+
+namespace {
+
+void store_half(std::uint8_t* p, float value) {
+    const std::uint16_t half = float_to_half(value);
+    std::memcpy(p, &half, sizeof half);
+}
+
+}  // namespace
+
+void encode_q8_0(const float* x, std::size_t n, bool one_scale, std::uint8_t* blocks) {
+    const auto largest_of = [&](std::size_t begin, std::size_t end) {
+        float largest = 0.0f;
+        for (std::size_t i = begin; i < end; ++i) largest = std::fmax(largest, std::fabs(x[i]));
+        return largest;
+    };
+    const float of_row = one_scale ? largest_of(0, n) : 0.0f;
+    for (std::size_t begin = 0; begin < n; begin += 32, blocks += 34) {
+        const std::size_t end = std::min(n, begin + 32);
+        const float scale = (one_scale ? of_row : largest_of(begin, end)) / 127.0f;
+        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        store_half(blocks, scale);
+        std::memset(blocks + 2, 0, 32);
+        for (std::size_t i = begin; i < end; ++i)
+            blocks[2 + i - begin] = static_cast<std::uint8_t>(static_cast<std::int8_t>(std::round(x[i] * inverse)));
+    }
+}
+
+void encode_q4_1(const float* x, std::size_t n, bool one_scale, std::uint8_t* blocks) {
+    const auto range = [&](std::size_t begin, std::size_t end, float& least, float& most) {
+        least = most = x[begin];
+        for (std::size_t i = begin; i < end; ++i) {
+            least = std::fmin(least, x[i]);
+            most = std::fmax(most, x[i]);
+        }
+    };
+    float least = 0.0f, most = 0.0f;
+    if (one_scale) range(0, n, least, most);
+    for (std::size_t begin = 0; begin < n; begin += 32, blocks += 20) {
+        const std::size_t end = std::min(n, begin + 32);
+        if (!one_scale) range(begin, end, least, most);
+        const float scale = (most - least) / 15.0f, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        store_half(blocks, scale);
+        store_half(blocks + 2, least);
+        std::memset(blocks + 4, 0, 16);
+        for (std::size_t i = begin; i < end; ++i) {
+            const float code = std::fmin((x[i] - least) * inverse + 0.5f, 15.0f);
+            blocks[4 + (i - begin) % 16] |= static_cast<std::uint8_t>(static_cast<int>(code) << ((i - begin) / 16 * 4));
+        }
+    }
+}
 
 const Format& find_format(const std::string& name) {
     std::string known;

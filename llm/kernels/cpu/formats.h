@@ -24,6 +24,10 @@ struct Format {
     void (*decode)(const std::uint8_t* block, std::uint8_t* codes, float* scales, float* minimums);
 };
 
+// A row of numbers as blocks, n to the next 32: of Q8_0, or of Q4_1. Every block has a scale of its own, or all have one.
+void encode_q8_0(const float* x, std::size_t n, bool one_scale, std::uint8_t* blocks);
+void encode_q4_1(const float* x, std::size_t n, bool one_scale, std::uint8_t* blocks);
+
 // Throws std::invalid_argument with the names that are known.
 const Format& find_format(const std::string& name);
 

@@ -32,6 +32,7 @@ using ConstVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::devi
 using Cube = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using ConstCube = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Codes = nb::ndarray<std::int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Blocks = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Raw = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void bind_limits(nb::module_& m);  // limits.cpp
@@ -93,7 +94,12 @@ Target find_target(const std::string& name) {
     if (name == "stored") return Target::stored;
     if (name == "float32") return Target::float32;
     if (name == "bfloat16") return Target::bfloat16;
-    throw std::invalid_argument("weights are kept as 'stored', or become 'float32' or 'bfloat16', not '" + name + "'");
+    if (name == "int8") return Target::int8;
+    if (name == "int4") return Target::int4;
+    if (name == "int8_rows") return Target::int8_rows;
+    if (name == "int4_rows") return Target::int4_rows;
+    throw std::invalid_argument("weights are kept as 'stored', or become 'float32', 'bfloat16', 'int8', 'int4', "
+                                "'int8_rows' or 'int4_rows', not '" + name + "'");
 }
 
 Number find_number(const std::string& name) {
@@ -118,6 +124,17 @@ void unpack(const std::string& format, Raw data, Matrix out) {
     std::iota(all.begin(), all.end(), 0);
     nb::gil_scoped_release released;
     unpack_rows(format, data.data(), columns, all.data(), rows, out.data());
+}
+
+void encode_weight(const std::string& format, Raw data, std::size_t rows, std::size_t columns, const std::string& target,
+                   Blocks blocks, std::size_t threads) {
+    const Target into = find_target(target);
+    if (into == Target::stored || into == Target::float32 || into == Target::bfloat16)
+        throw std::invalid_argument("encode: '" + target + "' has no codes");
+    if (data.size() != matrix_bytes(format, rows, columns) || blocks.size() != encoded_bytes(rows, columns, into))
+        throw std::invalid_argument("encode: data is [rows, columns] in " + format + ", and blocks hold them in codes");
+    nb::gil_scoped_release released;
+    encode(format, data.data(), rows, columns, into, threads, blocks.data());
 }
 
 void linear(ConstMatrix x, const Weight& weight, Matrix out, std::size_t threads) {
@@ -279,6 +296,8 @@ NB_MODULE(_cpu, m) {
         .def_prop_ro("shape", [](const Weight& weight) { return std::make_tuple(weight.rows, weight.columns); });
     m.def("pack", &pack_weight, "format"_a, "data"_a, "rows"_a, "columns"_a, "target"_a = "stored", "head_dim"_a = 0,
           "threads"_a = 1, "A matrix as a file stores it, in panels.");
+    m.def("encode", &encode_weight, "format"_a, "data"_a, "rows"_a, "columns"_a, "target"_a, "blocks"_a.noconvert(),
+          "threads"_a = 1, "Numbers as codes, in blocks of GGUF's Q8_0 or Q4_1.");
     m.def("unpack", &unpack, "format"_a, "data"_a, "out"_a.noconvert(),
           "The numbers of a matrix as a file stores it, float32 [rows, columns].");
     m.def("linear", &linear, "x"_a.noconvert(), "weight"_a, "out"_a.noconvert(), "threads"_a = 1,

@@ -23,6 +23,17 @@ constexpr std::size_t MOST = std::size_t{1} << 40;  // rows or columns: no produ
 
 constexpr std::size_t round_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
 
+// The format that numbers become with such a target, if any.
+const char* codes_of(Target target) {
+    switch (target) {
+        case Target::int8:
+        case Target::int8_rows: return "Q8_0";
+        case Target::int4:
+        case Target::int4_rows: return "Q4_1";
+        default: return nullptr;
+    }
+}
+
 // The row of the file for our row: of each head llama.cpp's converter has taken both halves in turns.
 std::size_t row_in_file(std::size_t row, std::size_t head_dim) {
     if (head_dim == 0) return row;
@@ -185,8 +196,18 @@ std::shared_ptr<Weight> pack(const std::string& name, const std::uint8_t* data, 
         throw std::invalid_argument(std::to_string(size) + " bytes are not " + std::to_string(rows) + " rows of " +
                                     std::to_string(columns) + " weights in " + name);
 
+    if (codes_of(target) && !format.decode) {
+        const Memory blocks(encoded_bytes(rows, columns, target));
+        encode(name, data, rows, columns, target, threads, blocks.as<std::uint8_t>());
+        auto coded = pack(codes_of(target), blocks.as<std::uint8_t>(), blocks.size(), rows, round_up(columns, GROUP),
+                          Target::stored, head_dim, threads);
+        coded->columns = columns;
+        return coded;
+    }
     auto weight = std::make_shared<Weight>();
-    weight->kind = target == Target::stored ? format.kind : target == Target::float32 ? Kind::float32 : Kind::bfloat16;
+    weight->kind = target == Target::float32    ? Kind::float32
+                   : target == Target::bfloat16 ? Kind::bfloat16
+                                                : format.kind;
     weight->rows = rows;
     weight->columns = columns;
     weight->panels = round_up(rows, PANEL) / PANEL;
@@ -217,6 +238,26 @@ std::size_t matrix_bytes(const std::string& name, std::size_t rows, std::size_t 
     const Format& format = find_format(name);
     check_sizes(format, rows, columns);
     return rows * row_bytes(format, columns);
+}
+
+std::size_t encoded_bytes(std::size_t rows, std::size_t columns, Target target) {
+    return rows * row_bytes(find_format(codes_of(target)), round_up(columns, GROUP));
+}
+
+void encode(const std::string& name, const std::uint8_t* data, std::size_t rows, std::size_t columns, Target target,
+            std::size_t threads, std::uint8_t* blocks) {
+    const Format& format = find_format(name);
+    check_sizes(format, rows, columns);
+    const bool one_scale = target == Target::int8_rows || target == Target::int4_rows;
+    const auto encode_row = target == Target::int8 || target == Target::int8_rows ? encode_q8_0 : encode_q4_1;
+    const std::size_t size = encoded_bytes(1, columns, target);
+    pool().each(threads, round_up(rows, PANEL) / PANEL, [&](std::size_t panel) {
+        std::vector<float> row(columns);
+        for (std::size_t i = panel * PANEL; i < std::min(rows, (panel + 1) * PANEL); ++i) {
+            unpack_row(format, data + i * row_bytes(format, columns), columns, row.data());
+            encode_row(row.data(), columns, one_scale, blocks + i * size);
+        }
+    });
 }
 
 void unpack_rows(const std::string& name, const std::uint8_t* data, std::size_t columns, const std::int32_t* rows,

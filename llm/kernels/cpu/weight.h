@@ -68,8 +68,9 @@ struct Weight {
     std::size_t bytes() const { return codes.size() + scales.size() + minimums.size() + factors.size(); }
 };
 
-// What becomes of numbers and codes of a file: kept as they are, or numbers of one kind.
-enum class Target { stored, float32, bfloat16 };
+// What becomes of a file's numbers and codes: kept as they are, or numbers of one kind; or numbers become codes of 8 or
+// 4 bits, with a scale for each group of 32 or for each row, and codes are kept.
+enum class Target { stored, float32, bfloat16, int8, int4, int8_rows, int4_rows };
 
 // Packs a matrix as a file stores it: `format` is GGUF's name, and `data` holds `rows` rows of `columns` weights.
 //
@@ -77,6 +78,12 @@ enum class Target { stored, float32, bfloat16 };
 // back in order. Throws std::invalid_argument where the format is not known or the sizes do not fit it.
 std::shared_ptr<Weight> pack(const std::string& format, const std::uint8_t* data, std::size_t size, std::size_t rows,
                              std::size_t columns, Target target, std::size_t head_dim, std::size_t threads);
+
+// Numbers as codes, in blocks of GGUF's Q8_0 or Q4_1: what `pack` makes of them with such a target. The last block of a
+// row is filled up with zeros. `blocks` holds encoded_bytes().
+void encode(const std::string& format, const std::uint8_t* data, std::size_t rows, std::size_t columns, Target target,
+            std::size_t threads, std::uint8_t* blocks);
+std::size_t encoded_bytes(std::size_t rows, std::size_t columns, Target target);
 
 // The bytes of a matrix in a file. Throws std::invalid_argument as `pack` does.
 std::size_t matrix_bytes(const std::string& format, std::size_t rows, std::size_t columns);
