@@ -45,6 +45,18 @@ def quantised_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return linear(rounded, weight.double()).to(x.dtype)
 
 
+def sample(logits: torch.Tensor, temperature: float, top_p: float, drawn: float) -> int:
+    """The token at which the weights of the nucleus, added up in order, reach `drawn` (0 to 1) of their sum: [vocab].
+
+    The nucleus is the fewest tokens that together weigh `top_p` (Holtzman et al. 2019, arXiv:1904.09751).
+    """
+    weights = torch.softmax(logits.double() / temperature, 0)
+    ordered, order = weights.sort(descending=True, stable=True)
+    kept = order[ordered.cumsum(0) - ordered < top_p]
+    steps = torch.zeros_like(weights).index_copy_(0, kept, weights[kept]).cumsum(0)
+    return int(torch.searchsorted(steps, drawn * steps[-1]))
+
+
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up (Shazeer 2020, arXiv:2002.05202): [rows, 2 n], the gate first -> [rows, n]."""
     gate, up = gate_up.chunk(2, dim=-1)

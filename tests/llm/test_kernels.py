@@ -249,6 +249,41 @@ def reference_attention(
     return found
 
 
+@pytest.mark.parametrize("isa", _cpu.available())
+@given(
+    size=st.integers(1, 400),
+    seed=st.integers(0, 10_000),
+    temperature=st.floats(0.05, 5),
+    top_p=st.floats(0.01, 1),
+    drawn=st.floats(0, 1, exclude_min=True),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_sample_is_that_of_the_reference(
+    isa: str, size: int, seed: int, temperature: float, top_p: float, drawn: float
+) -> None:
+    logits = random(size, seed=seed) * 4
+    logits[seed % size] = -math.inf if size > 1 else 0
+    before = _cpu.isa()
+    _cpu.use(isa)
+    try:
+        found = cpu.sample(within_nan(logits), temperature, top_p, drawn)
+    finally:
+        _cpu.use(before)
+    # Where a sum of weights is as good as on the border, the last bits of float32 decide.
+    near = [(1 + a) * top_p for a in (-1e-5, 0, 1e-5)]
+    expected = {
+        reference.sample(torch.from_numpy(logits), temperature, p, min(max(drawn + d, min(drawn, 1e-9)), 1.0))
+        for p in near
+        for d in (-1e-5, 0, 1e-5)
+    }
+    assert found in expected
+
+
+def test_samples_of_what_is_no_number_are_tokens_all_the_same(isa: str) -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        assert 0 <= cpu.sample(np.full(9, value, np.float32), 1.0, 0.9, 0.5) < 9
+
+
 def test_kernels_refuse_what_they_were_not_built_for() -> None:
     good, weight = np.ones((2, 8), np.float32), np.ones(8, np.float32)
     for x in (good.astype(np.float64), good[0], good[:, ::2], np.asfortranarray(good)):
@@ -315,8 +350,9 @@ def test_numbers_become_codes_that_are_off_by_half_a_step(
     groups = exact[:, None] if dtype.endswith("rows") else padded
     most, least = groups.nan_to_num(-math.inf).amax(-1), groups.nan_to_num(math.inf).amin(-1)
     step = torch.maximum(most, -least) / 127 if dtype.startswith("int8") else (most - least) / 15
-    # A scale of float16 is off by a 2048th, and so are up to 127 or 15 steps of it, and the minimum.
-    bound = step * (0.5 + 127 / 2048) + (least.abs() / 2048 if dtype.startswith("int4") else 0) + 1e-6
+    # A scale of float16 is off by a 2048th, or by 2^-25 where it is tiny; and so are up to 127 or 15 steps of it, and
+    # the minimum.
+    bound = step * (0.5 + 127 / 2048) + (least.abs() / 2048 if dtype.startswith("int4") else 0) + 128 * 2.0**-25
     each = bound.expand(rows, padded.shape[1])[..., None].expand(padded.shape).flatten(1)[:, :columns]
     assert ((found - exact).abs() <= each).all()
     before = _cpu.isa()

@@ -146,6 +146,11 @@ def rope(heads: Floats, cosines: Floats, sines: Floats, scale: float = 1.0) -> F
     return turned
 
 
+def sample(logits: Floats, temperature: float, top_p: float, drawn: float) -> int:
+    """The token at which the nucleus's weights, added up in order, reach `drawn` (0 to 1) of their sum: [vocab]."""
+    return _cpu.sample(logits, temperature, top_p, drawn)
+
+
 def attention(query: Floats, cache: _cpu.Cache, layer: int, table: list[int], context: int) -> Floats:
     """softmax(q k^T) v of a sequence's last tokens, q scaled already: [tokens, heads, head_dim]."""
     out = np.empty_like(query)

@@ -114,6 +114,9 @@ def rope(heads: _Floats, cosines: _Floats, sines: _Floats, scale: float) -> None
 def block_bytes(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
     """The memory of one block in all layers."""
 
+def sample(logits: _Floats, temperature: float, top_p: float, drawn: float) -> int:
+    """The token of the nucleus at which its weights, added up, reach `drawn` of their sum."""
+
 def write_cache(cache: Cache, layer: int, slots: Sequence[int], keys: _Floats, values: _Floats) -> None:
     """Put keys and values [tokens, kv_heads, head_dim] in their slots."""
 

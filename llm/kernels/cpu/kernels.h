@@ -66,6 +66,7 @@ struct Queries {
                 std::size_t last, const Queries& queries, float* mixed, float* highest, float* total);              \
     void merge(const float* mixed, float highest, float total, float* all, float& all_highest, float& all_total,    \
                std::size_t head_dim);                                                                               \
+    std::size_t sample(const float* logits, std::size_t n, float temperature, double top_p, double drawn);          \
     }
 
 TRACKBED_KERNELS(generic)
@@ -85,6 +86,7 @@ struct Kernels {
     decltype(&generic::write_cache) write_cache;
     decltype(&generic::attend) attend;
     decltype(&generic::merge) merge;
+    decltype(&generic::sample) sample;
 };
 
 }  // namespace trackbed

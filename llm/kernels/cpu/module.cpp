@@ -42,7 +42,7 @@ namespace {
 #define TRACKBED_TABLE(isa)                                                                                         \
     Kernels {                                                                                                       \
         #isa, isa::rms_norm, isa::quantise, isa::multiply, isa::swiglu, isa::rope, isa::write_cache, isa::attend,   \
-            isa::merge                                                                                              \
+            isa::merge, isa::sample                                                                                 \
     }
 
 // Those of the instruction sets that this processor runs, best first.
@@ -186,6 +186,13 @@ void write_cache(const PagedCache& cache, std::size_t layer, std::vector<std::in
     }
 }
 
+std::size_t sample(ConstVector logits, float temperature, double top_p, double drawn) {
+    if (logits.size() == 0) throw std::invalid_argument("sample: there are no logits");
+    const auto run = chosen->sample;
+    nb::gil_scoped_release released;
+    return run(logits.data(), logits.size(), temperature, top_p, drawn);
+}
+
 // One sequence whose last tokens ask.
 void attention(ConstCube query, const PagedCache& cache, std::size_t layer, std::vector<std::int32_t> table,
                std::size_t context, Cube out) {
@@ -307,6 +314,8 @@ NB_MODULE(_cpu, m) {
     m.def("swiglu", &swiglu, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), "out = silu(gate) * up.");
     m.def("rope", &rope, "heads"_a.noconvert(), "cosines"_a.noconvert(), "sines"_a.noconvert(), "scale"_a,
           "Turn the pairs (i, i + head_dim / 2) of each head in place, and scale it.");
+    m.def("sample", &sample, "logits"_a.noconvert(), "temperature"_a, "top_p"_a, "drawn"_a,
+          "The token of the nucleus at which its weights, added up, reach `drawn` of their sum.");
     nb::class_<PagedCache>(m, "Cache")
         .def(
             "__init__",
