@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -122,6 +122,9 @@ def open_rival(python: Path, program: Path, given: object = None) -> Iterator[Ri
                 yield Rival(process, errors)
             finally:
                 process.kill()
+                assert process.stdin
+                with suppress(BrokenPipeError):  # what it has not read is lost, and nobody misses it
+                    process.stdin.close()
 
 
 def import_seconds(python: Path, statement: str, first: str) -> tuple[float, float]:

@@ -1,139 +1,166 @@
-"""How fast the runtime is beside transformers, in turns on the same weights and threads.
+"""The runtime beside llama.cpp, and beside transformers: the same file, threads and prompt, in turns.
 
-A figure of this machine alone says little; the ratio of neighbouring rounds does. The rival computes in float32,
-which is what the runtime is exact against.
+A figure of this machine alone says little; the ratio of neighbouring rounds does, and so does the share of what the
+machine can do at most. This file knows what is compared and what ours is held to. It knows no rival's calls.
 """
 
-import asyncio
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import Self
 
-from trackbed.apps.bench.report import Comparison, Row, installed
+from trackbed.apps.bench.case import SHIPPED, Case, Source
+from trackbed.apps.bench.checkpoints import derive, make_random
+from trackbed.apps.bench.contenders import Contender, Impossible, InProcess, LlamaCpp, Ours, Taken
+from trackbed.apps.bench.limits import Limits, Weights, measure_limits
+from trackbed.apps.bench.report import Comparison, Row, describe_machine, installed
+from trackbed.apps.bench.rival import LLAMA_CPP, Rival, open_rival
 from trackbed.apps.terminal import Report
 
-if TYPE_CHECKING:
+OURS, LLAMA, TRANSFORMERS = "trackbed", "llama.cpp", "transformers, float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all rows have in common."""
+
+    threads: int
+    rounds: int
+    shipped: Path  # the model that others are derived from
+    folder: Path  # where files are kept that are made for this
+    python: Path | None  # the one that has llama.cpp
+    quick: bool = False  # without the rivals that take long to begin
+    seconds: float = math.inf  # after which each row gets no more than one round
+
+
+def compare(chosen: Sequence[Case], setting: Setting, report: Report, tell: Callable[[str], None]) -> Comparison:
+    """Measure the cases in turns; the first time of each warms up and does not count.
+
+    Raises RivalFailed where llama.cpp's Python does not run it, and NoRoom where a file has none.
+    """
     import torch
 
-    from trackbed.llm.engine import Engine
-    from trackbed.llm.kernels.plain_pass import Pass
-
-PROMPT, ANSWER = 512, 64  # tokens
-WORD = " the"  # one token of any English vocabulary
-
-
-def compare(model: str, path: Path, threads: int, rounds: int, report: Report) -> Comparison:
-    """Tokens a second of both, for the prompt and for the answer; the first round warms up and does not count."""
-    import torch
-
-    from trackbed.llm.config import EngineConfig
-    from trackbed.llm.engine import Engine
-
-    torch.set_num_threads(threads)
-    report(f"loading {model} twice", 0, 0)
-    prefill: list[tuple[float, float]] = []
-    decode: list[tuple[float, float]] = []
-    with Engine.open(path, EngineConfig(threads=threads)) as engine:
-        theirs = _transformers(path)
-        for done in range(rounds + 1):
-            report("measuring", done, rounds + 1)
-            (ours_first, _), (ours_all, written) = _ours(engine, 1), _ours(engine, ANSWER)
-            their_first, their_all = theirs(1), theirs(ANSWER)
-            if done:
-                prefill.append((PROMPT / ours_first, PROMPT / their_first))
-                ours_steps, their_steps = written - 1, ANSWER - 1
-                decode.append((ours_steps / (ours_all - ours_first), their_steps / (their_all - their_first)))
-    rows = [_row(f"prefill {PROMPT}, tokens/s", prefill), _row(f"decode {ANSWER}, tokens/s", decode)]
-    versions = {"trackbed": installed(), **{package: version(package) for package in ("torch", "transformers")}}
-    return Comparison(f"{model}, {threads} threads, float32, {rounds} rounds", versions, rows)
+    limits = measure_limits(setting.threads)
+    torch.set_num_threads(setting.threads)
+    machine, until = describe_machine(), monotonic() + setting.seconds
+    versions, remarks = {"trackbed": installed(), "torch": version("torch")}, []
+    if any(case.source.transformers and not case.is_cold for case in chosen) and not setting.quick:
+        versions["transformers"] = version("transformers")
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        rival = None
+        if setting.python:
+            rival = stack.enter_context(open_rival(setting.python, LLAMA_CPP.program))
+            versions |= rival.versions
+        else:
+            remarks.append(LLAMA_CPP.missing)
+        for source, group in groupby(chosen, key=lambda case: case.source):
+            path = _file(source, setting, report, tell)
+            with Field(source, path, setting, rival, limits) as at_work:
+                for case in group:
+                    report(case.name, len(rows), 0)
+                    rows += at_work.rows(case, until)
+                remarks += at_work.remarks
+    remarks.append(f"the machine's load when it was done: {os.getloadavg()[0]:.1f}, on {os.cpu_count()} cores")
+    title = f"The runtime beside llama.cpp, {setting.threads} threads, {setting.rounds} rounds"
+    return Comparison(title, versions, rows, remarks, limits.as_told(), machine)
 
 
-def _row(name: str, pairs: list[tuple[float, float]]) -> Row:
-    ours, theirs = zip(*pairs, strict=True)
-    return Row(name, ours, theirs, "transformers", more=True)
+def _file(source: Source, setting: Setting, report: Report, tell: Callable[[str], None]) -> Path:
+    if source.path:
+        return source.path
+    if source == SHIPPED:
+        return setting.shipped
+    if source.random:
+        return make_random(setting.folder, source.random, source.quant, report, tell)
+    return derive(setting.folder, setting.shipped, source.quant, report, tell)
 
 
-def _ours(engine: "Engine", tokens: int) -> tuple[float, int]:
-    """The seconds that the engine takes for the prompt and at most so many tokens, and how many it wrote."""
-    from trackbed.llm.types import Part, RawPrompt, SamplingParams
+class Field:
+    """One file, and those that have it open."""
 
-    prompt = RawPrompt((Part(WORD * PROMPT),))
-    started = perf_counter()
-    completion = asyncio.run(engine.generate(prompt, SamplingParams(max_tokens=tokens)))
-    return perf_counter() - started, completion.usage.completion_tokens
+    def __init__(self, source: Source, path: Path, setting: Setting, rival: Rival | None, limits: Limits) -> None:
+        from trackbed.apps.bench.engine import Endless, Prompts
 
+        self.remarks: list[str] = []
+        self._source = source
+        self._setting = setting
+        self._limits = limits
+        self._weights = Weights.read(path)
+        tokenizer = Endless.load(path)
+        self._prompts = Prompts(tokenizer)
+        self._ours = Ours(path, tokenizer, setting.threads)
+        self._theirs: dict[str, Contender] = {}
+        if setting.python and rival and path.is_file():
+            self._theirs[LLAMA] = LlamaCpp(rival, setting.python, path, setting.threads)
+        if source.transformers and not setting.quick:
+            self._theirs[TRANSFORMERS] = InProcess(path)
+        self._number = 0
 
-def _transformers(path: Path) -> Callable[[int], float]:
-    """The same for transformers, with the very same weights."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    def __enter__(self) -> Self:
+        return self
 
-    from trackbed.llm.checkpoint import load_model
-    from trackbed.llm.kernels import plain_pass
-    from trackbed.llm.tokenizer import Tokenizer
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        for contender in self._theirs.values():
+            contender.close()
 
-    ours = load_model(path, dtype="float32", kernels=plain_pass)
-    c = ours.config
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": c.rope_base}
-    if scaling := c.rope_scaling:
-        rope |= {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_length,
-        }
-    config = LlamaConfig(
-        vocab_size=c.vocab_size,
-        hidden_size=c.hidden_size,
-        intermediate_size=c.intermediate_size,
-        num_hidden_layers=c.layers,
-        num_attention_heads=c.heads,
-        num_key_value_heads=c.kv_heads,
-        head_dim=c.head_dim,
-        max_position_embeddings=c.max_length,
-        rms_norm_eps=c.norm_eps,
-        rope_parameters=rope,
-        tie_word_embeddings=c.tied,
-    )
-    model = LlamaForCausalLM(config).train(False)
-    model.load_state_dict(_state(ours.whole), strict=False)
-    tokens = torch.tensor([Tokenizer.load(path).encode(WORD * PROMPT)])
+    def rows(self, case: Case, until: float) -> Iterator[Row]:
+        """A row for each rival that does this, or one of ours alone."""
+        contenders: dict[str, Contender] = {OURS: self._ours, **self._theirs}
+        if case.work not in ("prefill", "decode"):
+            contenders.pop(TRANSFORMERS, None)
+        taken: dict[str, list[Taken]] = {name: [] for name in contenders}
+        # A process that begins afresh is as cold the first time, once its files are in memory.
+        warm = 0 if case.is_cold and self._setting.quick else 1
+        for n in range(warm + min(self._setting.rounds, case.most_rounds)):
+            if n > warm and monotonic() > until:
+                break
+            step = case.warm() if n < warm else case
+            prompts = self._take_prompts(step)
+            for name, contender in list(contenders.items()):
+                try:
+                    found = contender.measure(step, prompts)
+                except Impossible as error:
+                    self.remarks.append(f"{case.name}, {name}: {error}")
+                    del contenders[name]
+                    taken[name].clear()
+                else:
+                    taken[name] += [found] if n >= warm else []
+        ours = taken.pop(OURS)
+        for name, theirs in {name: figures for name, figures in taken.items() if figures}.items() or [("", [])]:
+            yield from self._rows_of(case, name, ours, theirs)
 
-    def seconds(count: int) -> float:
-        started = perf_counter()
-        with torch.inference_mode():
-            model.generate(
-                tokens, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0, eos_token_id=None
-            )
-        return perf_counter() - started
+    def _rows_of(self, case: Case, name: str, ours: list[Taken], theirs: list[Taken]) -> Iterator[Row]:
+        asked = case if name == LLAMA else replace(case, floor=None, aim=None)
+        if case.is_cold:
+            here, there = list(zip(*ours, strict=True)), list(zip(*theirs, strict=True))
+            titles, floors = (case.name, f"{case.name}, without the imports"), ((asked.floor, asked.aim), (None, None))
+            for n, (title, (floor, aim)) in enumerate(zip(titles, floors, strict=True)):
+                yield Row(title, here[n] if here else (), there[n] if there else (), name, floor=floor, aim=aim)
+            return
+        yield Row(
+            case.name,
+            [case.made / seconds for seconds, _ in ours],
+            [case.made / seconds for seconds, _ in theirs],
+            name,
+            more=True,
+            floor=asked.floor,
+            aim=asked.aim,
+            limit=self._weights.limit(case, self._limits) if self._weights else None,
+            ours_cpu=[case.made / spent for _, spent in ours],
+            theirs_cpu=[case.made / spent for _, spent in theirs],
+        )
 
-    return seconds
-
-
-def _state(ours: "Pass") -> "dict[str, torch.Tensor]":
-    """Our weights under transformers' names."""
-    state = {
-        "model.embed_tokens.weight": ours.embedding,
-        "model.norm.weight": ours.norm,
-        "lm_head.weight": ours.head,
-    }
-    heads, kv = ours.config.heads * ours.config.head_dim, ours.config.kv_heads * ours.config.head_dim
-    for i, layer in enumerate(ours.layers):
-        above = f"model.layers.{i}."
-        query, key, value = layer.qkv[:heads], layer.qkv[heads : heads + kv], layer.qkv[heads + kv :]
-        gate, up = layer.gate_up.chunk(2)
-        state |= {
-            f"{above}input_layernorm.weight": layer.attention_norm,
-            f"{above}self_attn.q_proj.weight": query,
-            f"{above}self_attn.k_proj.weight": key,
-            f"{above}self_attn.v_proj.weight": value,
-            f"{above}self_attn.o_proj.weight": layer.output,
-            f"{above}post_attention_layernorm.weight": layer.mlp_norm,
-            f"{above}mlp.gate_proj.weight": gate,
-            f"{above}mlp.up_proj.weight": up,
-            f"{above}mlp.down_proj.weight": layer.down,
-        }
-    return state
+    def _take_prompts(self, case: Case) -> list[tuple[str, list[int]]]:
+        """Prompts that nobody has seen."""
+        sequences = case.tokens if case.work == "batch" else 1
+        length = 1 if case.work in ("batch", "decode") else case.depth + case.tokens
+        self._number += sequences
+        return [self._prompts.make(length, self._number - n) for n in range(sequences)]

@@ -1,5 +1,6 @@
 """`trackbed bench`: how fast the parts are beside named rivals, each measured in turns with ours."""
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trackbed.apps.settings import Settings, SettingsError
-from trackbed.apps.terminal import out, print_json, progress_bar, say
+from trackbed.apps.terminal import err, out, print_json, progress_bar, say
 
 if TYPE_CHECKING:
     from trackbed.apps.bench.report import Comparison
 
 commands = typer.Typer(no_args_is_help=True, help="Measure the parts beside named rivals, in turns.")
 MODEL = "smollm2-135m-instruct"
+QUICK_ROUNDS, QUICK_SECONDS = 3, 20  # after so many seconds a row gets one round more, and no other
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Write = Annotated[Path | None, typer.Option(help="Also write the table here: Markdown, or JSON for .json.")]
 
@@ -26,23 +28,57 @@ def register(app: typer.Typer) -> None:
 @commands.command()
 def runtime(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="A model of the Llama architecture.")] = MODEL,
+    model: Annotated[
+        str | None, typer.Option(help="Measure this model of the Llama architecture instead of the usual ones.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads for both.")] = os.cpu_count() or 1,
     rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 5,
+    rows: Annotated[
+        str, typer.Option(metavar="PATTERN", help="Only the rows in whose name this is: '8B*decode'.")
+    ] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="The small models alone: under a minute.")] = False,
+    rival_python: Annotated[
+        Path | None,
+        typer.Option(help="The Python that has llama-cpp-python, instead of the setting `bench_python`."),
+    ] = None,
     as_json: AsJson = False,
     write: Write = None,
 ) -> None:
-    """Measure the runtime beside transformers: tokens a second, and the ratio of each pair of rounds.
+    """Measure the runtime beside llama.cpp and transformers, in turns, and beside what the machine can do at most.
 
-    Example: [bold]trackbed bench runtime --threads 2[/]
+    Files that are made for it are kept under the cache, 9 GB in all; --rows leaves some out.
+
+    Example: [bold]trackbed bench runtime --threads 2 --rows "8B*"[/]
     """
-    from trackbed.apps.bench.runtime import compare
+    from trackbed.apps.bench.case import cases, cases_of
+    from trackbed.apps.bench.checkpoints import NoRoom
+    from trackbed.apps.bench.rival import LLAMA_CPP, RivalFailed, find_python
+    from trackbed.apps.bench.runtime import Setting, compare
     from trackbed.llm.catalogue import locate
 
     settings: Settings = context.obj
-    path = locate(model, settings.models)
+    python = find_python(rival_python or settings.bench_python, LLAMA_CPP)
+    path = locate(model or MODEL, settings.models)
+    try:
+        chosen = cases_of(model, path, rows) if model else cases(quick=quick, pattern=rows)
+    except ValueError as error:
+        raise SettingsError(f"--rows: {error}") from None
+    setting = Setting(
+        threads,
+        min(rounds, QUICK_ROUNDS) if quick else rounds,
+        path,
+        settings.cache / "bench",
+        python,
+        quick,
+        QUICK_SECONDS if quick else math.inf,
+    )
     with progress_bar(hidden=as_json) as report:
-        found = compare(model, path, threads, rounds, report)
+        try:
+            found = compare(chosen, setting, report, lambda words: say(words, err))
+        except RivalFailed as error:
+            raise SettingsError(f"{python} does not run the rival: {error}") from None
+        except NoRoom as error:
+            raise SettingsError(str(error)) from None
     _tell(found, as_json, write)
 
 
