@@ -45,6 +45,8 @@ RAILS = {
     "regex": "trackbed.rails.library.regex:Regex",
     "pii": "trackbed.rails.library.pii:Pii",
     "secrets": "trackbed.rails.library.secrets:Secrets",
+    "language": "trackbed.rails.library.language:Language",
+    "topics": "trackbed.rails.library.topics:Topics",
     "jailbreak": "trackbed.rails.library.jailbreak:Jailbreak",
     "injection": "trackbed.rails.library.injection:Injection",
     "llama_guard": "trackbed.rails.library.llama_guard:LlamaGuard",
