@@ -3,6 +3,12 @@
 It has the words that say something of one value at a time. A word that it does not have is refused when the schema is
 read, since a limit that nobody checks is none. References lead into the schema's own `$defs` and are written out, so
 that nothing is fetched and nothing goes round in a circle; patterns are RE2's. This file knows nothing of tools.
+
+The tests compare this with the package `jsonschema`, which does not judge here. Its `uniqueItems` compares each item
+with each, so that a model's long list holds up a turn; it follows a reference that leads to itself until Python's
+stack ends; its `multipleOf` divides floats, by which 19.99 is no multiple of 0.01 and a long integer raises; its
+messages quote the value; it takes words that it does not know, and bounds that are no numbers. Setting each of these
+right, by extending its validator and by reading the schema first, leaves little of it in use.
 """
 
 import ipaddress

@@ -119,6 +119,8 @@ def compile_condition(source: str, place: Place, names: Names, *, typed: bool = 
     try:
         expression = Parser(ENVIRONMENT, source, state="variable").parse_expression()
         _check(expression, names, place)
+        if typed:
+            _check_whole(expression, names, place)
         reads = {expression.name} if isinstance(expression, nodes.Name) else set[str]()
         reads |= {name.name for name in expression.find_all(nodes.Name)}
         compiled = ENVIRONMENT.compile_expression(source, undefined_to_none=False)
@@ -306,6 +308,18 @@ def _check(tree: nodes.Node, names: Names, place: Place) -> None:
                 stack += [(part, inner, depth + 1) for part in reversed(parts)]
                 continue
         stack += [(child, names, depth + 1) for child in reversed(list(node.iter_child_nodes()))]
+
+
+def _check_whole(expression: nodes.Expr, names: Names, place: Place) -> None:
+    """Raise PolicyError where a typed condition reads the inside of a value; only names with known parts have one."""
+    for node in (expression, *expression.find_all((nodes.Getattr, nodes.Getitem))):
+        match node:
+            case nodes.Getattr(node=nodes.Name(name=name)) if names[name].attributes:
+                continue
+            case nodes.Getitem(node=nodes.Name(name=name), arg=nodes.Const(value=str())) if names[name].attributes:
+                continue
+            case nodes.Getattr() | nodes.Getitem():
+                raise PolicyError("a condition reads a value whole, and no part of it", _line(place, node.lineno))
 
 
 def _check_attribute(name: str, attribute: str, names: Names, place: Place) -> None:

@@ -74,7 +74,8 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool that a model wants called. Raises ValueError for arguments that are no JSON, or too large.
+    """A tool that a model wants called. Raises ValueError for a name that is no text and arguments that are no JSON, or
+    too large.
 
     The arguments cannot be changed: they are copied, with lists as tuples and mappings that are read-only.
     """
@@ -84,6 +85,8 @@ class ToolCall:
     id: str = ""  # the caller's own, to tell calls of the same tool apart
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError("the name of a call is no text")
         arguments = _frozen(self.arguments, 0)
         if not isinstance(arguments, Mapping):
             raise ValueError("the arguments of a call are no mapping")

@@ -11,7 +11,7 @@ from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.sync import run_sync
 from trackbed.rails.types import ToolCall, ToolCheck, Turn
 
-Confirm = Callable[[ToolCall], bool]  # asks the user whether this very call may be made
+Confirm = Callable[[ToolCall], bool]  # asks the user whether this very call may be made; only True is a yes
 
 
 class GuardedTool:
@@ -55,7 +55,8 @@ class GuardedTool:
 
     def _confirmed(self, check: ToolCheck) -> Turn | None:
         """The turn in which the user has confirmed the call, if it waits for that and the user does."""
-        if check.to_confirm and self.confirm and self.confirm(check.call):
+        # Only True is a yes: an answer in words, or one that nobody has awaited, is true to Python too.
+        if check.to_confirm and self.confirm and self.confirm(check.call) is True:
             return Turn("", confirmed=frozenset({check.call.digest}))
         return None
 

@@ -67,6 +67,7 @@ def test_a_call_is_made_as_the_rails_left_it_and_its_result_is_read_so(use: Use)
     [
         (None, {"amount": 7}, "Sure?"),
         (lambda call: False, {"amount": 7}, "Sure?"),
+        (lambda call: "no", {"amount": 7}, "Sure?"),
         (lambda call: True, {"amount": 700}, "No."),
         (lambda call: True, {"amount": "7"}, "No."),
     ],

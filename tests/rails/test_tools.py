@@ -250,6 +250,11 @@ RULES = [
     ("question == 'please'", {"question": "please"}, False),
     ("self == 1 or true", {"self": 1}, None),
     ("amount.real <= 100", {}, None),
+    ("[amount][0].real <= 100", {}, None),
+    ("(amount | first).real <= 100", {}, None),
+    ("amount[0] <= 100", {}, None),
+    ("amount[question] <= 100", {}, None),
+    ("amount[:2] == 'ab'", {}, None),
     ("amount['x'] <= 100", {}, None),
     ("amount.__class__", {}, None),
     ("vars.nothing == 1", {}, None),
@@ -424,6 +429,12 @@ async def test_what_a_tool_said_in_the_history_is_judged_on_input(load: Load) ->
 def test_what_is_no_json_is_no_call(arguments: Any) -> None:
     with pytest.raises(ValueError):
         ToolCall("t", arguments)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["t"], {"t": 1}, b"t"], ids=str)
+def test_a_name_that_is_no_text_is_no_call(name: Any) -> None:
+    with pytest.raises(ValueError, match="the name of a call is no text"):
+        ToolCall(name)
 
 
 @pytest.mark.parametrize(
