@@ -38,6 +38,7 @@ format: $(INSTALLED)
 bench: $(MODELS)
 	mkdir -p tests/bench/results
 	$(BIN)/trackbed bench runtime --write tests/bench/results/runtime.md $(ARGS)
+	$(BIN)/trackbed bench accuracy --write tests/bench/results/accuracy.md
 	$(BIN)/trackbed bench rails --write tests/bench/results/rails.md $(ARGS)
 
 clean:

@@ -20,7 +20,14 @@ import numpy as np
 SPREAD = 0.02  # of random weights, as models are initialised
 SPARE = 1 << 30  # bytes that are left free on the disk
 ORIGINAL_CONTEXT, LOW, HIGH = 8192, 1, 4  # of Llama 3.1's RoPE scaling (meta-llama/llama-models)
-FILE_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K": 15}  # llama.cpp's llama_ftype; Q4_K is its Q4_K_M
+FILE_TYPES = {
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q8_0": 7,
+    "Q5_0": 8,
+    "Q5_1": 9,
+    "Q4_K": 15,
+}  # llama.cpp's llama_ftype; Q4_K is its Q4_K_M
 WORDS = 128_000  # tokens of the random vocabulary that are text; special ones come after them
 
 Written = Callable[[str, int, int], None]  # what is being written, how much is done, of how much

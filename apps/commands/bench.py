@@ -83,6 +83,38 @@ def runtime(
 
 
 @commands.command()
+def accuracy(
+    context: typer.Context,
+    rival_python: Annotated[
+        Path | None,
+        typer.Option(help="The Python that has llama-cpp-python, instead of the setting `bench_python`."),
+    ] = None,
+    as_json: AsJson = False,
+    write: Write = None,
+) -> None:
+    """Measure how far quantised logits are from float32 ones of the same weights, and llama.cpp's on the same files.
+
+    Example: [bold]trackbed bench accuracy[/]
+    """
+    from trackbed.apps.bench.accuracy import compare
+    from trackbed.apps.bench.checkpoints import NoRoom
+    from trackbed.apps.bench.rival import LLAMA_CPP, RivalFailed, find_python
+    from trackbed.llm.catalogue import locate
+
+    settings: Settings = context.obj
+    python = find_python(rival_python or settings.bench_python, LLAMA_CPP)
+    path = locate(MODEL, settings.models)
+    with progress_bar(hidden=as_json) as report:
+        try:
+            found = compare(path, settings.cache / "bench", python, report, lambda words: say(words, err))
+        except RivalFailed as error:
+            raise SettingsError(f"{python} does not run the rival: {error}") from None
+        except NoRoom as error:
+            raise SettingsError(str(error)) from None
+    _tell(found, as_json, write)
+
+
+@commands.command()
 def rails(
     context: typer.Context,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: under a minute.")] = False,

@@ -6,9 +6,11 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from trackbed.apps.bench.accuracy import divergence
 from trackbed.apps.bench.ours import Ours
 from trackbed.apps.bench.rails import Case, Contender, Measure, cases, compare
 from trackbed.apps.bench.report import Comparison, Row
@@ -127,3 +129,11 @@ def test_a_run_is_written_as_markdown_or_json(tmp_path: Path) -> None:
     run.write(tmp_path / "run.json")
     assert "| a turn, ms | 1 | ≤ 2, met | theirs | 4 | 4 (4 to 4) |" in (tmp_path / "run.md").read_text()
     assert json.loads((tmp_path / "run.json").read_text()) == run.as_json()
+
+
+def test_divergence_is_none_from_oneself_and_known_from_another() -> None:
+    exact = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]], np.float32))
+    other = np.log(np.array([[0.25, 0.5, 0.25], [0.1, 0.8, 0.1]], np.float32))
+    assert divergence(exact, exact + 3) == (pytest.approx(0, abs=1e-7), 100)
+    # 0.5 log 2 - 0.25 log 2 for the first of two rows.
+    assert divergence(exact, other) == (pytest.approx(0.25 * np.log(2) / 2, rel=1e-5), 50)
