@@ -106,7 +106,7 @@ class _Gguf:
     def release(self) -> None:
         """Let go of the memory of the tensor that was read last, which is packed by now: the file has it still."""
         if self.last:
-            forget(self.file.mapped, self.last.offset, self.last.size)
+            forget(self.last.mapped, self.last.offset, self.last.size)
 
     def rope_factors(self) -> npt.NDArray[np.float32] | None:
         """Llama 3.1's scaling, which GGUF files hold as a divisor per frequency."""

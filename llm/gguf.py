@@ -9,7 +9,7 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -59,27 +59,59 @@ class GgufTensor:
     name: str
     kind: str
     shape: tuple[int, ...]
-    offset: int  # of its first byte, from the start of the file
+    offset: int  # of its first byte, from the start of its file
     size: int  # in bytes
+    mapped: mmap.mmap = field(repr=False, compare=False)  # its file
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """A file's metadata and tensors. The file stays mapped as long as this lives."""
+    """A file's metadata and tensors, those of its other shards among them. Files stay mapped as long as this lives."""
 
     path: Path
     metadata: Mapping[str, Value]
     tensors: Mapping[str, GgufTensor]
-    mapped: mmap.mmap
 
     def data(self, name: str) -> memoryview:
         """A tensor's bytes, as they are in the file; read-only and not copied."""
         tensor = self.tensors[name]
-        return memoryview(self.mapped)[tensor.offset : tensor.offset + tensor.size]
+        return memoryview(tensor.mapped)[tensor.offset : tensor.offset + tensor.size]
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The file's contents. Raises ModelLoadError, UnknownQuant."""
+    """The file's contents; of a model in shards those of all of them, by the path of the first.
+
+    Raises ModelLoadError, UnknownQuant. Shards are named and numbered as llama.cpp's gguf-split does it: model-00001-of-00003.gguf has `split.no` 0.
+    """
+    file = _read_one(path)
+    count = _whole(file, "split.count", 1)
+    if count <= 1:
+        return file
+    number, ending = _whole(file, "split.no", 0), f"-{1:05d}-of-{count:05d}.gguf"
+    if number != 0 or not path.name.endswith(ending):
+        raise ModelLoadError(f"{path}: split.no: it is {number} of {count}; open the first shard, named ...{ending}")
+    tensors = dict(file.tensors)
+    for n in range(1, count):
+        shard = _read_one(path.with_name(f"{path.name.removesuffix(ending)}-{n + 1:05d}-of-{count:05d}.gguf"))
+        for key, expected in (("split.no", n), ("split.count", count)):
+            if (found := _whole(shard, key, -1)) != expected:
+                raise ModelLoadError(f"{shard.path}: {key}: it is {found}; expected is {expected}")
+        if twice := tensors.keys() & shard.tensors.keys():
+            raise ModelLoadError(f"{shard.path}: {min(twice)}: it stands in another shard too")
+        tensors |= shard.tensors
+    if (total := _whole(file, "split.tensors.count", len(tensors))) != len(tensors):
+        raise ModelLoadError(f"{path}: split.tensors.count: it is {total}, and the shards have {len(tensors)} tensors")
+    return GgufFile(path, file.metadata, tensors)
+
+
+def _whole(file: GgufFile, key: str, default: int) -> int:
+    value = file.metadata.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ModelLoadError(f"{file.path}: {key}: it is {value!r}; a whole number was expected")
+    return value
+
+
+def _read_one(path: Path) -> GgufFile:
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -111,7 +143,7 @@ def read_gguf(path: Path) -> GgufFile:
         if info.name in tensors:
             raise reader.wrong(info.name, "it stands twice")
         tensors[info.name] = reader.placed(info, start, alignment)
-    return GgufFile(path, metadata, tensors, mapped)
+    return GgufFile(path, metadata, tensors)
 
 
 class _Info(NamedTuple):
@@ -228,4 +260,4 @@ class _Reader:
                 f"its {size} bytes end at byte {start + info.offset + size}, and the file has {self.size}: "
                 "it is truncated or damaged",
             )
-        return GgufTensor(info.name, kind.name, info.shape, start + info.offset, size)
+        return GgufTensor(info.name, kind.name, info.shape, start + info.offset, size, self.mapped)

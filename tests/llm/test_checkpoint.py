@@ -76,6 +76,35 @@ def test_stored_in_fewer_bits_the_logits_are_those_of_the_stored_weights(tmp_pat
     assert tiny.distance(logits(path), expected) < 1e-4
 
 
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    tiny.write_gguf(tmp_path / "model.gguf", tiny.make(), shard=9)
+    return sorted(tmp_path.glob("model-*.gguf"))
+
+
+def test_the_first_shard_opens_the_whole_model(shards: list[Path], tmp_path: Path) -> None:
+    assert len(shards) == 3
+    tiny.write_gguf(tmp_path / "whole.gguf", tiny.make())
+    assert torch.equal(logits(shards[0]), logits(tmp_path / "whole.gguf"))
+
+
+def test_shards_that_do_not_fit_are_named(shards: list[Path], tmp_path: Path) -> None:
+    first, second, third = shards
+    with pytest.raises(ModelLoadError, match=r"00002-of-00003\.gguf: split\.no: it is 1 of 3; open the first shard"):
+        load_model(second)
+    content = third.read_bytes()
+    third.unlink()
+    with pytest.raises(ModelLoadError, match=r"model-00003-of-00003\.gguf: cannot be read"):
+        load_model(first)
+    third.write_bytes(second.read_bytes())
+    with pytest.raises(ModelLoadError, match=r"model-00003-of-00003\.gguf: split\.no: it is 1; expected is 2"):
+        load_model(first)
+    third.write_bytes(content)
+    renamed = first.rename(tmp_path / "other.gguf")
+    with pytest.raises(ModelLoadError, match=r"other\.gguf: split\.no: .* named \.\.\.-00001-of-00003\.gguf"):
+        load_model(renamed)
+
+
 def test_a_config_of_transformers_4_says_the_same(tmp_path: Path) -> None:
     tiny.make(rope_parameters=LLAMA3).save_pretrained(tmp_path)
     expected = load_model(tmp_path).config

@@ -38,11 +38,20 @@ def make(**changes: Any) -> LlamaForCausalLM:
 
 
 def write_gguf(
-    path: Path, model: LlamaForCausalLM, kind: str = "F32", *, norms: str = "F32", **metadata: str | int
+    path: Path,
+    model: LlamaForCausalLM,
+    kind: str = "F32",
+    *,
+    norms: str = "F32",
+    shard: int = 0,
+    **metadata: str | int,
 ) -> None:
-    """As llama.cpp's converter writes it: Q and K permuted, norms in float32, Llama 3.1's scaling as factors."""
+    """As llama.cpp's converter writes it: Q and K permuted, norms in float32, Llama 3.1's scaling as factors.
+
+    With `shard` there are so many tensors in each of several files.
+    """
     config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=shard)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
