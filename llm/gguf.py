@@ -81,7 +81,8 @@ class GgufFile:
 def read_gguf(path: Path) -> GgufFile:
     """The file's contents; of a model in shards those of all of them, by the path of the first.
 
-    Raises ModelLoadError, UnknownQuant. Shards are named and numbered as llama.cpp's gguf-split does it: model-00001-of-00003.gguf has `split.no` 0.
+    Raises ModelLoadError, UnknownQuant. Shards are named and numbered as llama.cpp's gguf-split does it:
+    model-00001-of-00003.gguf has `split.no` 0.
     """
     file = _read_one(path)
     count = _whole(file, "split.count", 1)

@@ -12,9 +12,9 @@ import torch
 from trackbed.llm.batch import BLOCK, Batch
 from trackbed.llm.config import ModelConfig
 from trackbed.llm.errors import ModelLoadError
-from trackbed.llm.kernels import reference
+from trackbed.llm.kernels import cpu, reference
 from trackbed.llm.kernels.layer import KVCache, Layer, Places
-from trackbed.llm.quant import PLAIN, quant
+from trackbed.llm.quant import PLAIN, QUANTS, quant
 from trackbed.llm.stored import CacheDType, DType, Stored, Take
 
 
@@ -90,13 +90,15 @@ class Pass:
 
 
 def unpack(stored: Stored) -> torch.Tensor:
-    """The weights as a tensor: float32, or the dtype that they are stored in. Raises UnknownQuant."""
+    """The weights as a tensor: float32, or the dtype that they are stored in. Raises ValueError for another format."""
     # A copy, since a tensor can be written to, and the map of a file cannot.
     raw = torch.from_numpy(stored.data.copy())
     if stored.kind in PLAIN:
         weights = raw.view(PLAIN[stored.kind]).view(stored.shape)
-    else:
+    elif stored.kind in QUANTS:
         weights = quant(stored.kind).unpack(raw.view(stored.shape[0], -1)).view(stored.shape)
+    else:
+        weights = torch.from_numpy(cpu.unpack(stored)).view(stored.shape)
     if stored.interleaved:
         pairs = weights.view(-1, stored.interleaved // 2, 2, stored.shape[1])
         weights = pairs.transpose(1, 2).reshape(stored.shape)

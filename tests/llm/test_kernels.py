@@ -137,6 +137,7 @@ def magnitudes(stored: Stored, weights: torch.Tensor) -> torch.Tensor:
 def test_rows_are_unpacked_as_the_gguf_package_does(kind: str) -> None:
     stored = stored_at_random(kind, 5, 512, 3)
     np.testing.assert_allclose(cpu.unpack(stored), dense(stored).numpy(), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(plain_pass.unpack(stored).float(), dense(stored), rtol=1e-6, atol=1e-9)
     in_float32 = cpu.linear(np.eye(512, dtype=np.float32), cpu.pack(stored, "float32"))
     np.testing.assert_array_equal(in_float32.T, cpu.unpack(stored))
 
