@@ -29,7 +29,7 @@ def cite(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, 
     Neighbouring sentences that rest on one passage share the mark behind the last of them. Numbers follow
     the order of appearance. A passage that was masked is cited whole, since its offsets no longer hold.
     """
-    text, marks = _unmarked(draft)
+    text, marks = unmarked(draft)
     return _marked(text, _runs(text, sentences(text), marks, passages), passages)
 
 
@@ -39,7 +39,7 @@ def cited_beginning(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple
     A sentence is settled when the next one has begun; the mark of the last one, when it is known to be the
     last that rests on its passage.
     """
-    text, marks = _unmarked(draft)
+    text, marks = unmarked(draft)
     said = [s for s in sentences(text)[:-1] if s.end <= _undecided(text)]
     while said and not text[said[-1].end :].lstrip()[:1].isalpha():  # what follows may yet become a mark
         said.pop()
@@ -110,7 +110,7 @@ def _undecided(text: str) -> int:
     return len(text) - len(line) + line.index("`") if "`" in line else len(text)
 
 
-def _unmarked(draft: str) -> tuple[str, list[tuple[int, int]]]:
+def unmarked(draft: str) -> tuple[str, list[tuple[int, int]]]:
     """The draft without its marks, and each mark's place in what is left with its number; code stays as it is."""
     left, marks = _taken_out(draft)
     while (again := _taken_out(left))[1]:  # `[1[2]]`: a mark around a mark means nothing

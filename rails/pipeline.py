@@ -17,7 +17,7 @@ from trackbed.rails import telemetry
 from trackbed.rails.ahead import Ahead, Listener, tell
 from trackbed.rails.budget import METER, Admission, Meter, Metered
 from trackbed.rails.calls import check_call, check_result
-from trackbed.rails.cite import cite, quote
+from trackbed.rails.cite import cite, quote, unmarked
 from trackbed.rails.errors import BudgetSpent, TemplateFailed
 from trackbed.rails.prompt import render_prompt
 from trackbed.rails.sentences import sentences
@@ -352,7 +352,7 @@ class Pipeline:
     def _quote(self, turn: Turn, verdict: Verdict) -> str | None:
         """The draft as far as it is supported, else the passages' own sentences; where they have none, `unknown`."""
         left = beginning(turn, verdict)
-        if left and sentences(left):
+        if left and sentences(unmarked(left)[0]):  # a mark alone says nothing
             return left
         return quote(turn.question, turn.passages) or self.policy.generation.unknown
 

@@ -19,5 +19,8 @@ def test_a_benchmark_gives_both_rates_and_their_ratio(tiny_chat: Path, tmp_path:
     assert result.exit_code == 0, result.output
     measured = json.loads(result.stdout)
     assert set(measured["versions"]) == {"trackbed", "torch", "transformers"}
-    assert [row["name"] for row in measured["rows"]] == ["prefill 512, tokens/s", "decode 64, tokens/s"]
+    assert [row["name"] for row in measured["rows"]] == [
+        f"{longer}: prefill 512, tokens/s",
+        f"{longer}: decode 128, tokens/s",
+    ]
     assert all(row["lowest"] <= row["ratio"] <= row["highest"] and row["ours"] > 0 for row in measured["rows"])

@@ -123,13 +123,12 @@ async def test_a_draft_is_made_again_once_and_then_blocked(tmp_path: Path) -> No
         ("What does a subscription cost?", "I do not know."),
     ],
 )
+@pytest.mark.parametrize("draft", ["It costs 9 euros.", "[1] It costs 9 euros.", "- [1]\n\nIt costs 9 euros."])
 async def test_an_unsupported_draft_becomes_a_quotation_or_the_words_of_not_knowing(
-    tmp_path: Path, question: str, answer: str
+    tmp_path: Path, question: str, answer: str, draft: str
 ) -> None:
     policy = POLICY.replace('rail: regex\n    patterns: ["forbidden"]', "rail: grounding\n    then: quote")
-    reply = await pipeline(tmp_path, ScriptedGenerator("It costs 9 euros."), RAILS, policy=policy).respond(
-        Turn(question)
-    )
+    reply = await pipeline(tmp_path, ScriptedGenerator(draft), RAILS, policy=policy).respond(Turn(question))
     assert (reply.text, reply.verdict.action, reply.verdict.by) == (answer, "rewrite", "output/grounding")
 
 
