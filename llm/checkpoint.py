@@ -5,22 +5,21 @@ model knows.
 """
 
 import json
-import mmap
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 
 from trackbed.llm.config import ModelConfig, read_gguf_config, read_hf_config
 from trackbed.llm.errors import ModelLoadError, UnknownQuant
-from trackbed.llm.gguf import GgufFile, GgufTensor, read_gguf
+from trackbed.llm.gguf import GgufFile, read_gguf
 from trackbed.llm.kernels import kernels_for
+from trackbed.llm.mapped import MappedTensor
 from trackbed.llm.models import MODELS
 from trackbed.llm.models.llama import Llama
+from trackbed.llm.safetensors_file import SafetensorsFile, read_folder
 from trackbed.llm.stored import CacheDType, DType, Stored
 
 FORMATS = "trackbed.formats"  # the metadata of a safetensors file that names the formats of tensors of bytes
@@ -93,7 +92,7 @@ class _Gguf:
         self.config = read_gguf_config(file)
         self.tensors = file.tensors
         self.interleaved = self.config.head_dim  # llama.cpp interleaves the two halves of each head
-        self.last: GgufTensor | None = None
+        self.last: MappedTensor | None = None
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
@@ -101,12 +100,12 @@ class _Gguf:
     def read(self, name: str) -> Stored:
         tensor = self.tensors[name]
         self.last = tensor
-        return Stored(tensor.kind, np.frombuffer(self.file.data(name), np.uint8), tensor.shape)
+        return Stored(tensor.kind, np.frombuffer(tensor.data(), np.uint8), tensor.shape)
 
     def release(self) -> None:
         """Let go of the memory of the tensor that was read last, which is packed by now: the file has it still."""
         if self.last:
-            forget(self.last.mapped, self.last.offset, self.last.size)
+            self.last.release()
 
     def rope_factors(self) -> npt.NDArray[np.float32] | None:
         """Llama 3.1's scaling, which GGUF files hold as a divisor per frequency."""
@@ -131,90 +130,56 @@ class Safetensors:
 
     def __init__(self, folder: Path) -> None:
         self.config = read_hf_config(folder / "config.json")
-        self.tensors = dict[str, Path]()  # name -> file
-        self.headers = dict[Path, dict[str, Any]]()
+        self.tensors = dict[str, MappedTensor]()
         self.formats = dict[str, str]()  # of tensors of bytes
-        self.mapped = dict[Path, mmap.mmap]()
-        self.last: tuple[Path, int, int] | None = None
-        for file in _weight_files(folder):
-            try:
-                with safe_open(file, "np") as opened, file.open("rb") as raw:  # which checks the whole header
-                    names = list(opened.keys())
-                    self.mapped[file] = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-            except (SafetensorError, OSError, ValueError) as error:
-                raise ModelLoadError(f"{file}: cannot be read: {error}") from None
-            self.headers[file] = json.loads(self.mapped[file][8 : self._begin(file)])
-            self.formats |= _read_formats(self.headers[file].get("__metadata__", {}).get(FORMATS), file)
-            self.tensors |= dict.fromkeys(names, file)
+        self.last: MappedTensor | None = None
+        for file in read_folder(folder):
+            self.tensors |= file.tensors
+            self.formats |= _read_formats(file)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of the weights, whatever they are stored as."""
-        shape = tuple(self.headers[self.tensors[name]][name]["shape"])
-        if name in self.formats and len(shape) == 2:
+        shape = self.tensors[name].shape
+        if name in self.formats:
             weights, size = BLOCKS[self.formats[name]]
             return shape[0], shape[1] // size * weights
         return shape
 
     def read(self, name: str) -> Stored:
         """A tensor's bytes, as they are in the file. Raises UnknownQuant."""
-        file = self.tensors[name]
-        entry = self.headers[file][name]
-        kind = entry["dtype"]
-        if kind == "U8" and name in self.formats:
-            kind = self.formats[name]
-        elif kind not in PLAIN:
+        tensor = self.tensors[name]
+        kind = self.formats.get(name, tensor.kind)
+        if name not in self.formats and kind not in PLAIN:
             raise UnknownQuant(
-                f"{file}: tensor {name}: stored as {kind}; read from safetensors are: {', '.join(PLAIN)}"
+                f"{tensor.path}: tensor {name}: stored as {kind}; read from safetensors are: {', '.join(PLAIN)}"
             )
-        begin, end = (self._begin(file) + offset for offset in entry["data_offsets"])
-        self.last = file, begin, end
-        return Stored(kind, np.frombuffer(memoryview(self.mapped[file])[begin:end], np.uint8), self.shape(name))
+        self.last = tensor
+        return Stored(kind, np.frombuffer(tensor.data(), np.uint8), self.shape(name))
 
     def release(self) -> None:
         """Let go of the memory of the tensor that was read last."""
         if self.last:
-            file, begin, end = self.last
-            forget(self.mapped[file], begin, end - begin)
+            self.last.release()
 
     def rope_factors(self) -> None:
         """None: RoPE's scaling stands in config.json."""
         return
 
-    def _begin(self, file: Path) -> int:
-        """Where the weights begin: after the header's length and the header (safetensors' format)."""
-        return 8 + int.from_bytes(self.mapped[file][:8], "little")
 
-
-def forget(mapped: mmap.mmap, begin: int, size: int) -> None:
-    """Give a part of a mapped file's memory back; it is read again from the file where somebody looks."""
-    first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, (begin + size) // mmap.PAGESIZE * mmap.PAGESIZE
-    if hasattr(mmap, "MADV_DONTNEED") and last > first:
-        mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-def _read_formats(text: object, file: Path) -> dict[str, str]:
+def _read_formats(file: SafetensorsFile) -> dict[str, str]:
     """Which tensors are blocks, and of what format, by the metadata of a file."""
-    if text is None:
-        return {}
     try:
-        found = json.loads(str(text))
+        found = json.loads(file.metadata.get(FORMATS, "{}"))
         assert all(isinstance(name, str) and kind in BLOCKS for name, kind in found.items())
     except (ValueError, RecursionError, AttributeError, TypeError, AssertionError):
-        raise ModelLoadError(f"{file}: {FORMATS}: it does not name formats of: {', '.join(BLOCKS)}") from None
+        raise ModelLoadError(f"{file.path}: {FORMATS}: it does not name formats of: {', '.join(BLOCKS)}") from None
+    for name, kind in found.items():
+        tensor = file.tensors.get(name)
+        if not tensor or tensor.kind != "U8" or len(tensor.shape) != 2 or tensor.shape[1] % BLOCKS[kind][1]:
+            raise ModelLoadError(
+                f"{file.path}: {FORMATS}: {name[:80]!a} is no tensor of bytes (U8) in rows of whole {kind} blocks"
+            )
     return dict(found)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
-        raise ModelLoadError(f"{index}: cannot be read: {type(error).__name__}: {error}") from None
-    if foreign := [shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard]:
-        raise ModelLoadError(f"{index}: {foreign[0]!r} is not a file of this folder")
-    return [folder / shard for shard in sorted(shards)]
 
 
 def _says_nothing_new(name: str, config: ModelConfig) -> bool:

@@ -9,11 +9,12 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from trackbed.llm.errors import ModelLoadError, UnknownQuant
+from trackbed.llm.mapped import MappedTensor, check_apart, map_file
 
 Value = str | int | float | bool | list["Value"]
 
@@ -53,29 +54,16 @@ MAX_ALIGNMENT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class GgufTensor:
-    """A tensor of the file. `shape` is in the order of PyTorch: rows first."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    offset: int  # of its first byte, from the start of its file
-    size: int  # in bytes
-    mapped: mmap.mmap = field(repr=False, compare=False)  # its file
-
-
-@dataclass(frozen=True, slots=True)
 class GgufFile:
     """A file's metadata and tensors, those of its other shards among them. Files stay mapped as long as this lives."""
 
     path: Path
     metadata: Mapping[str, Value]
-    tensors: Mapping[str, GgufTensor]
+    tensors: Mapping[str, MappedTensor]
 
     def data(self, name: str) -> memoryview:
         """A tensor's bytes, as they are in the file; read-only and not copied."""
-        tensor = self.tensors[name]
-        return memoryview(tensor.mapped)[tensor.offset : tensor.offset + tensor.size]
+        return self.tensors[name].data()
 
 
 def read_gguf(path: Path) -> GgufFile:
@@ -113,12 +101,7 @@ def _whole(file: GgufFile, key: str, default: int) -> int:
 
 
 def _read_one(path: Path) -> GgufFile:
-    try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{path}: cannot be read: {error}") from None
-    reader = _Reader(path, mapped)
+    reader = _Reader(path, map_file(path))
     if (magic := reader.take(4, "magic")) != b"GGUF":
         raise reader.wrong("magic", f"it is {magic!r}, not b'GGUF': this is no GGUF file")
     version = reader.integer("I", "version")
@@ -139,11 +122,12 @@ def _read_one(path: Path) -> GgufFile:
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
         raise reader.wrong("general.alignment", f"it is {alignment!r}, not a power of two")
     start = -(-reader.at // alignment) * alignment
-    tensors: dict[str, GgufTensor] = {}
+    tensors: dict[str, MappedTensor] = {}
     for info in infos:
         if info.name in tensors:
             raise reader.wrong(info.name, "it stands twice")
         tensors[info.name] = reader.placed(info, start, alignment)
+    check_apart(tensors.values())
     return GgufFile(path, metadata, tensors)
 
 
@@ -245,7 +229,7 @@ class _Reader:
         sizes = [self.integer("Q", name) for _ in range(dimensions)]
         return _Info(name, tuple(reversed(sizes)), self.integer("I", name), self.integer("Q", name))
 
-    def placed(self, info: _Info, start: int, alignment: int) -> GgufTensor:
+    def placed(self, info: _Info, start: int, alignment: int) -> MappedTensor:
         if info.kind not in KINDS:
             raise UnknownQuant(f"{self.path}: {info.name}: stored as type {info.kind}, which is not known")
         kind = KINDS[info.kind]
@@ -261,4 +245,4 @@ class _Reader:
                 f"its {size} bytes end at byte {start + info.offset + size}, and the file has {self.size}: "
                 "it is truncated or damaged",
             )
-        return GgufTensor(info.name, kind.name, info.shape, start + info.offset, size, self.mapped)
+        return MappedTensor(self.path, info.name, kind.name, info.shape, start + info.offset, size, self.mapped)

@@ -245,8 +245,55 @@ def test_an_index_that_cannot_be_read_is_named(folder: Path, content: str) -> No
 def test_weights_cut_short_are_named(folder: Path, share: float) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ModelLoadError, match=r"model\.safetensors: cannot be read"):
+    with pytest.raises(ModelLoadError, match=r"model\.safetensors: (cannot be read|.*it is truncated or damaged)"):
         load_model(folder)
+
+
+def test_a_checkpoint_in_shards_is_the_same_model(folder: Path) -> None:
+    expected = logits(folder)
+    (folder / "model.safetensors").unlink()
+    tiny.make().save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("model-*-of-*.safetensors"))) > 1
+    assert torch.equal(logits(folder), expected)
+
+
+@pytest.mark.parametrize(
+    ("formats", "words"),
+    [
+        ("[", "it does not name formats of: Q8_0, Q4_1"),
+        ("[1]", "it does not name formats of"),
+        ('{"a": "Q9_9"}', "it does not name formats of"),
+        ('{"absent": "Q8_0"}', "'absent' is no tensor of bytes"),
+        ('{"floats": "Q8_0"}', "'floats' is no tensor of bytes"),
+        ('{"vector": "Q8_0"}', "'vector' is no tensor of bytes"),
+        ('{"odd": "Q8_0"}', r"'odd' is no tensor of bytes \(U8\) in rows of whole Q8_0 blocks"),
+    ],
+)
+def test_formats_that_do_not_fit_the_tensors_are_named(folder: Path, formats: str, words: str) -> None:
+    odd = {"floats": torch.ones(2, 34), "vector": torch.ones(34).byte(), "odd": torch.ones(2, 35).byte()}
+    save_file(odd, folder / "model.safetensors", metadata={"trackbed.formats": formats})
+    with pytest.raises(ModelLoadError, match=rf"model\.safetensors: trackbed\.formats: {words}"):
+        load_model(folder)
+
+
+@given(flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 255)), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_a_safetensors_file_with_flipped_bits_is_run_or_refused(unchanged: Path, flips: list[tuple[int, int]]) -> None:
+    path = unchanged / "model.safetensors"
+    whole = path.read_bytes()
+    content = bytearray(whole)
+    size = 8 + int.from_bytes(whole[:8], "little")
+    for place, bits in flips:
+        content[place % size] ^= bits
+    # Another file: the old one may be mapped still.
+    path.unlink()
+    path.write_bytes(content)
+    try:
+        with contextlib.suppress(ModelLoadError):
+            load_model(unchanged)
+    finally:
+        path.unlink()
+        path.write_bytes(whole)
 
 
 json_values = st.recursive(

@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+import tracemalloc
 from pathlib import Path
 
 import gguf
@@ -175,6 +176,148 @@ def test_a_tensor_that_stands_twice_is_refused(path: Path) -> None:
     info = tensor(4)[24:]
     with pytest.raises(ModelLoadError, match="t: it stands twice"):
         read(path, header(tensors=2) + info + info + bytes(256))
+
+
+def test_tensors_that_overlap_are_refused(path: Path) -> None:
+    infos = tensor(16)[24:] + tensor(4, name="u", offset=32)[24:]
+    with pytest.raises(
+        ModelLoadError, match=r"changed\.gguf: u: its bytes begin at .*, and those of t end at .*overlap"
+    ):
+        read(path, header(tensors=2) + infos + bytes(256))
+
+
+HUGE = [2**16, 2**24, 2**31, 2**32 - 1, 2**40, 2**60, 2**63, 2**64 - 1]
+counts = st.integers(0, 4) | st.sampled_from(HUGE)
+names = st.sampled_from([b"a", b"b", b"general.alignment", b"split.count", b"split.no", b"", b"\xff", b"a\0"])
+strings = st.one_of(names, st.binary(max_size=8)).flatmap(
+    lambda raw: (st.just(len(raw)) | counts).map(lambda length: struct.pack("<Q", length) + raw)
+)
+types = st.integers(0, 13) | st.sampled_from([99, 2**31, 2**32 - 1])
+numbers = st.binary(min_size=1, max_size=1) | st.binary(min_size=4, max_size=8)
+arrays = st.builds(
+    lambda kind, count, items: struct.pack("<IQ", kind, count) + b"".join(items),
+    types,
+    counts,
+    st.lists(strings | numbers, max_size=4),
+)
+keys = st.builds(
+    lambda name, kind, value: name + struct.pack("<I", kind) + value, strings, types, strings | numbers | arrays
+)
+tensors = st.builds(
+    lambda name, sizes, dimensions, kind, offset: (
+        name
+        + struct.pack("<I", len(sizes) if dimensions is None else dimensions)
+        + struct.pack(f"<{len(sizes)}QIQ", *sizes, kind, offset)
+    ),
+    strings,
+    st.lists(counts | st.just(32), min_size=1, max_size=4),
+    st.none() | st.sampled_from([0, 5, 2**32 - 1]),
+    types | st.just(30),
+    st.sampled_from([0, 32, 64, 1, *HUGE]),
+)
+
+
+@given(
+    said=st.tuples(st.none() | counts, st.none() | counts),
+    keys=st.lists(keys, max_size=3),
+    tensors=st.lists(tensors, max_size=3),
+    rest=st.integers(0, 300),
+)
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_claims_are_refused_or_true_and_cost_no_memory(
+    path: Path, said: tuple[int | None, int | None], keys: list[bytes], tensors: list[bytes], rest: int
+) -> None:
+    tensor_count, key_count = (len(list_) if n is None else n for n, list_ in zip(said, (tensors, keys), strict=True))
+    content = header(tensors=tensor_count, keys=key_count) + b"".join(keys) + b"".join(tensors) + bytes(rest)
+    tracemalloc.start()
+    try:
+        file = read(path, content)
+    except ModelLoadError as error:
+        assert str(error).startswith(f"{path.with_name('changed.gguf')}: ")  # noqa: PT017
+    else:
+        for name, found in file.tensors.items():
+            assert len(file.data(name)) == found.size
+            assert found.offset >= 24
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1e6
+
+
+def write_shards(folder: Path, tensors: int = 5, each: int = 2, **metadata: int) -> list[Path]:
+    """A model in shards, as the gguf package splits it."""
+    writer = gguf.GGUFWriter(folder / "model.gguf", "llama", split_max_tensors=each)
+    for key, value in metadata.items():
+        writer.add_uint32(key, value)
+    for number in range(tensors):
+        writer.add_tensor(f"t{number}", ROWS + number)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("model-*.gguf"))
+
+
+def edit(path: Path, before: bytes, after: bytes) -> None:
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    assert len(before) == len(after)
+    path.unlink()
+    path.write_bytes(content.replace(before, after))
+
+
+def key(name: str, kind: str, value: int) -> bytes:
+    return text(name) + struct.pack(f"<I{kind}", {"H": 2, "i": 5}[kind], value)
+
+
+def test_opening_the_first_shard_opens_all(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path)
+    assert [shard.name[5:] for shard in shards] == [f"-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    file = read_gguf(shards[0])
+    assert file.path == shards[0]
+    assert file.metadata["general.architecture"] == "llama"
+    assert sorted(file.tensors) == ["t0", "t1", "t2", "t3", "t4"]
+    for number in range(5):
+        found = np.frombuffer(file.data(f"t{number}"), np.float32).reshape(ROWS.shape)
+        np.testing.assert_array_equal(found, ROWS + number)
+
+
+@pytest.mark.parametrize(
+    ("shard", "before", "after", "words"),
+    [
+        (2, key("split.no", "H", 1), key("split.no", "H", 2), "split.no: it is 2; expected is 1"),
+        (2, key("split.count", "H", 3), key("split.count", "H", 4), "split.count: it is 4; expected is 3"),
+        (2, text("split.no"), text("split.na"), "split.no: it is -1; expected is 1"),
+        (1, key("split.count", "H", 3), key("split.count", "H", 9), "split.no: it is 0 of 9; open the first"),
+        (
+            1,
+            key("split.tensors.count", "i", 5),
+            key("split.tensors.count", "i", 6),
+            "split.tensors.count: it is 6, and the shards have 5 tensors",
+        ),
+        (2, text("t2"), text("t1"), "t1: it stands in another shard too"),
+    ],
+)
+def test_a_shard_that_does_not_fit_names_its_field(
+    tmp_path: Path, shard: int, before: bytes, after: bytes, words: str
+) -> None:
+    shards = write_shards(tmp_path)
+    edit(shards[shard - 1], before, after)
+    with pytest.raises(ModelLoadError, match=rf"model-0000{shard}-of-00003\.gguf: {words}"):
+        read_gguf(shards[0])
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64 - 1])
+def test_a_huge_number_of_shards_is_refused(path: Path, value: int) -> None:
+    claim = text("split.count") + struct.pack("<IQ", 10, value)
+    with pytest.raises(ModelLoadError, match=rf"changed\.gguf: split\.no: it is 0 of {value}; open the first"):
+        read(path, header(keys=1) + claim)
+
+
+def test_a_number_of_shards_that_is_no_number_is_refused(path: Path) -> None:
+    claim = text("split.count") + struct.pack("<I", 8) + text("two")
+    with pytest.raises(ModelLoadError, match=r"changed\.gguf: split\.count: it is 'two'; a whole number was expected"):
+        read(path, header(keys=1) + claim)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -73,14 +73,23 @@ def test_metadata_that_names_no_formats_is_refused(folder: Path, tmp_path: Path,
         load_model(tmp_path / "less")
 
 
-def test_bytes_of_the_wrong_size_are_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (34, r"up_proj\.weight is \[96, 32\]; its config expects \[96, 64\]"),
+        (1, r"trackbed\.formats: '.*up_proj\.weight' is no tensor of bytes \(U8\) in rows of whole Q8_0 blocks"),
+        (-1, r"trackbed\.formats: '.*up_proj\.weight' is no tensor of bytes \(U8\) in rows of whole Q8_0 blocks"),
+    ],
+)
+def test_bytes_of_the_wrong_size_are_refused(folder: Path, tmp_path: Path, missing: int, words: str) -> None:
     quantise_checkpoint(folder, tmp_path / "less", "int8")
     path = tmp_path / "less" / "model.safetensors"
     tensors = load_file(path)
     name = "model.layers.0.mlp.up_proj.weight"
-    tensors[name] = tensors[name][:, :-1]
+    found = tensors[name]
+    tensors[name] = np.ascontiguousarray(np.pad(found, ((0, 0), (0, 1)))[:, : found.shape[1] - missing])
     save_file(
         tensors, path, metadata={FORMATS: json.dumps({name: "Q8_0" for name in tensors if tensors[name].ndim == 2})}
     )
-    with pytest.raises(ModelLoadError, match=r"up_proj\.weight is \[96, 32\]; its config expects \[96, 64\]"):
+    with pytest.raises(ModelLoadError, match=words):
         load_model(tmp_path / "less")
