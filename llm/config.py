@@ -18,6 +18,7 @@ from trackbed.llm.gguf import GgufFile, Value
 from trackbed.llm.models import MODELS
 from trackbed.llm.stored import CacheDType, DType
 
+MAX_HEAD = 65_536  # far more than any model has; what is made of its size is made before the weights are seen
 GGUF_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 
 
@@ -61,6 +62,8 @@ class ModelConfig:
                 raise ModelLoadError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.heads % self.kv_heads:
             raise ModelLoadError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads evenly")
+        if self.head_dim > MAX_HEAD:
+            raise ModelLoadError(f"the size of a head is {self.head_dim}; it can be {MAX_HEAD} at most")
         if self.head_dim < 2 or self.head_dim % 2:
             raise ModelLoadError(f"the size of a head is {self.head_dim}; RoPE needs an even one")
 

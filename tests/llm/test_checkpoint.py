@@ -191,6 +191,7 @@ def test_a_gguf_storage_that_is_not_run_is_named(tmp_path: Path) -> None:
         ({"num_hidden_layers": 0}, ModelLoadError, "layers is 0; it must be at least 1"),
         ({"num_key_value_heads": 3}, ModelLoadError, "4 heads cannot share 3 key-value heads evenly"),
         ({"head_dim": 7}, ModelLoadError, "the size of a head is 7; RoPE needs an even one"),
+        ({"head_dim": 2**40}, ModelLoadError, "the size of a head is 1099511627776; it can be 65536 at most"),
         ({"rms_norm_eps": float("nan")}, ModelLoadError, "rms_norm_eps is nan"),
         ({"rms_norm_eps": 10**400}, ModelLoadError, "rms_norm_eps is 1000"),
     ],
