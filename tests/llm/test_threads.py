@@ -81,6 +81,31 @@ def test_a_child_of_a_fork_has_threads_of_its_own() -> None:
     assert done.stdout == "True 0\n", done.stderr
 
 
+def test_threads_whose_cores_are_taken_finish_and_give_the_same_numbers() -> None:
+    done = run("""
+        import subprocess
+        spin = [sys.executable, "-c", "import time; end = time.time() + 20\\nwhile time.time() < end: pass"]
+        busy = [subprocess.Popen(spin) for _ in range(2 * os.cpu_count())]
+        try:
+            same = all(np.array_equal(cpu.linear(x, weight, 2 + n % 3), once) for n in range(300))
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
+        print(same)
+    """)
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
+def test_threads_that_are_left_with_one_core_go_on() -> None:
+    done = run("""
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        print(all(np.array_equal(cpu.linear(x, weight, 4), once) for _ in range(300)))
+    """)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_program_ends_quietly() -> None:
     done = run("kept = [weight] * 3")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

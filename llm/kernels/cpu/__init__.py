@@ -1,7 +1,7 @@
 """The kernels for CPUs, in C++: a whole pass in one call, and each of its parts by itself.
 
 Weights are packed once for the kernels and stay in as many bits as the file has; activations meet them as bytes,
-quantised in groups of 32. Arrays are NumPy's: nothing here needs PyTorch.
+quantised in groups of 32, and before the head as two bytes each. Arrays are NumPy's: nothing here needs PyTorch.
 """
 
 import numpy as np

@@ -56,6 +56,16 @@ class Activations {
         if (forms.plain) std::fill(std::copy(x, x + n, &numbers[row * width]), numbers.data() + (row + 1) * width, 0.0f);
     }
 
+    // What its codes leave of a row, in codes of its own.
+    void put_rest(const Kernels& kernels, Forms forms, std::size_t row, const float* x) {
+        put(kernels, forms, row, x);
+        thread_local std::vector<float> rest;
+        rest.resize(std::max(rest.size(), n));
+        for (std::size_t i = 0; i < n; ++i)
+            rest[i] = x[i] - static_cast<float>(codes[row * width + i]) * scales[(row * width + i) / GROUP];
+        put(kernels, forms, row, rest.data());
+    }
+
     // The 32 columns of one group.
     void put_group(const Kernels& kernels, Forms forms, std::size_t row, std::size_t group, const float* x) {
         if (forms.coded)
@@ -195,6 +205,7 @@ class Pass {
         std::size_t rows, columns;
         const float* norm;  // or null
         Activations& shared;
+        bool fine = false;  // whether of each row there are two: its codes, and codes of what these leave
     };
     // One matrix of those that read the same rows, and where its outputs go.
     struct Product {
@@ -214,6 +225,7 @@ class Pass {
     bool products(Walk& walk, const Source& source, Forms forms, std::size_t panels, Run&& run);
     bool store(Walk& walk, const Source& source, const std::vector<Product>& into, bool added);
     bool gate_and_up(Walk& walk, const Source& source, const Layer& layer);
+    bool read_out(Walk& walk, const float* x, std::size_t rows);
     bool embed(Walk& walk);
     bool attend(Walk& walk, std::size_t layer);
     bool keep_wanted(Walk& walk);
@@ -255,7 +267,7 @@ Pass::Pass(std::shared_ptr<const Weights> weights, const Kernels& kernels, Token
     sines_.resize(cosines_.size());
     wanted_x_.resize(tokens_.wanted.size() * s_.hidden);
     wanted_mixed_.resize(tokens_.wanted.size() * heads_);
-    normed_.resize(count_, s_.hidden);
+    normed_.resize(std::max(count_, 2 * tokens_.wanted.size()), s_.hidden);
     attended_.resize(count_, heads_);
     hidden_.resize(count_, s_.intermediate);
     plan_attention();
@@ -286,7 +298,7 @@ void Pass::walk(Walk& walk) {
         if (!store(walk, {nullptr, rows, s_.intermediate, nullptr, hidden_}, {{layer.down.get(), x, s_.hidden}}, true))
             return;
     }
-    store(walk, {x, rows, s_.hidden, weights_->norm.data(), normed_}, {{weights_->head.get(), logits_, s_.vocab}}, false);
+    read_out(walk, x, rows);
 }
 
 // Calls run(input, panel, row, rows) for all panels and all rows, at most ROWS at a time.
@@ -294,14 +306,15 @@ template <class Run>
 bool Pass::products(Walk& walk, const Source& source, Forms forms, std::size_t panels, Run&& run) {
     const std::size_t rows = source.rows, columns = source.columns, width = padded(columns);
     const auto prepare = [&](Activations& into, std::size_t row) {
-        const float* x = source.start + row * columns;
+        const float* x = source.start + (source.fine ? row / 2 : row) * columns;
         thread_local std::vector<float> normed;
         if (source.norm) {
             normed.resize(std::max(normed.size(), columns));
             k_.rms_norm(x, source.norm, s_.eps, normed.data(), 1, columns);
             x = normed.data();
         }
-        into.put(k_, forms, row, x);
+        if (source.fine && row % 2) into.put_rest(k_, forms, row, x);
+        else into.put(k_, forms, row, x);
     };
     const bool own = source.start && rows * width <= FEW;
     if (source.start && !own) {
@@ -367,6 +380,28 @@ bool Pass::gate_and_up(Walk& walk, const Source& source, const Layer& layer) {
                         k_.swiglu(gate, up, gate, rows * PANEL);
                         for (std::size_t r = 0; r < rows; ++r)
                             hidden_.put_group(k_, after, row + r, panel, gate + r * PANEL);
+                    });
+}
+
+// Logits. Rounding goes straight into them here, and reading the weights costs more than a second row: so where
+// weights meet codes, a row's rest is multiplied too.
+bool Pass::read_out(Walk& walk, const float* x, std::size_t rows) {
+    const Weight& head = *weights_->head;
+    const bool fine = head.coded();
+    const std::size_t parts = fine ? 2 : 1;
+    static_assert(ROWS % 2 == 0, "both parts of a row meet in a tile");
+    Forms forms;
+    forms.add(head);
+    return products(walk, {x, parts * rows, s_.hidden, weights_->norm.data(), normed_, fine}, forms, head.panels,
+                    [&](const Input& input, std::size_t panel, std::size_t row, std::size_t count) {
+                        alignas(LINE) float tile[ROWS * PANEL];
+                        k_.multiply(head, panel, input, row, count, tile);
+                        const std::size_t columns = std::min(PANEL, head.rows - panel * PANEL);
+                        for (std::size_t r = 0; r < count; r += parts) {
+                            float* out = logits_ + (row + r) / parts * s_.vocab + panel * PANEL;
+                            for (std::size_t c = 0; c < columns; ++c)
+                                out[c] = tile[r * PANEL + c] + (fine ? tile[(r + 1) * PANEL + c] : 0.0f);
+                        }
                     });
 }
 
