@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ FILE_TYPES = {
     "Q5_1": 9,
     "Q4_K": 15,
 }  # llama.cpp's llama_ftype; Q4_K is its Q4_K_M
-WORDS = 128_000  # tokens of the random vocabulary that are text; special ones come after them
+SPECIALS = 256  # of the random vocabulary, after the tokens that are text
 
 Written = Callable[[str, int, int], None]  # what is being written, how much is done, of how much
 Tell = Callable[[str], None]
@@ -65,16 +65,18 @@ BLOCKS = {"Q4_0": (32, 18, (0,), 4.61), "Q8_0": (32, 34, (0,), 73.9), "Q4_K": (2
 OFFSET = 7.5  # of Q4_K: its minimum's scale beside that of the codes, which centres them
 
 
-def make_random(folder: Path, shape: str, quant: str, report: Written, tell: Tell) -> Path:
+def make_random(
+    folder: Path, shape: str, quant: str, report: Written, tell: Tell, shapes: Mapping[str, Shape] = SHAPES
+) -> Path:
     """The file of a random model of that shape and format, written where it is not there yet. Raises NoRoom."""
     path = folder / f"{shape}-random.{quant}.gguf"
     if path.exists():
         return path
-    sizes = SHAPES[shape]
+    sizes = shapes[shape]
     tensors = list(_tensors(sizes, quant))
     total = sum(_size(kind, rows * columns) for _, kind, rows, columns in tensors)
-    with _replacing(path, total, tell) as part:
-        _write_random(part, shape, quant, tensors, lambda done: report(f"writing {path.name}", done, total))
+    with making(path, total, tell) as part:
+        _write_random(part, shape, sizes, quant, tensors, lambda done: report(f"writing {path.name}", done, total))
     return path
 
 
@@ -86,7 +88,7 @@ def derive(folder: Path, source: Path, quant: str, report: Written, tell: Tell) 
     path = folder / f"{source.name.removesuffix('.gguf').rpartition('.')[0] or source.stem}.{quant}.gguf"
     if path.exists():
         return path
-    with _replacing(path, 2 * source.stat().st_size, tell) as part:
+    with making(path, 2 * source.stat().st_size, tell) as part:
         _write_derived(part, source, quant, lambda done, total: report(f"writing {path.name}", done, total))
     return path
 
@@ -121,11 +123,16 @@ def _size(kind: str, values: int) -> int:
 
 
 def _write_random(
-    part: Path, name: str, quant: str, tensors: list[tuple[str, str, int, int]], done: Callable[[int], None]
+    part: Path,
+    name: str,
+    shape: Shape,
+    quant: str,
+    tensors: list[tuple[str, str, int, int]],
+    done: Callable[[int], None],
 ) -> None:
     from gguf import GGMLQuantizationType, GGUFWriter
 
-    shape, random, written = SHAPES[name], np.random.default_rng(0), 0
+    random, written = np.random.default_rng(0), 0
     writer = GGUFWriter(part, "llama")
     _describe(writer, name, shape, quant)
     for title, kind, rows, columns in tensors:
@@ -169,16 +176,17 @@ def _describe(writer: Any, name: str, shape: Shape, quant: str) -> None:  # Any:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(shape.vocabulary)
     # Each byte, then words that are a token each, since this pre-tokenizer takes whole words first.
-    texts = [*_alphabet(), "ab", *(f"Ġ{_letters(n)}" for n in range(WORDS - 257))]
-    texts += [f"<|reserved_{n}|>" for n in range(shape.vocabulary - WORDS)]
-    texts[WORDS], texts[WORDS + 1], texts[WORDS + 9] = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+    words = shape.vocabulary - SPECIALS
+    texts = [*_alphabet(), "ab", *(f"Ġ{_letters(n)}" for n in range(words - 257))]
+    texts += [f"<|reserved_{n}|>" for n in range(SPECIALS)]
+    texts[words], texts[words + 1], texts[words + 9] = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("llama-bpe")
     writer.add_token_list(texts)
-    writer.add_token_types([TokenType.NORMAL] * WORDS + [TokenType.CONTROL] * (shape.vocabulary - WORDS))
+    writer.add_token_types([TokenType.NORMAL] * words + [TokenType.CONTROL] * SPECIALS)
     writer.add_token_merges(["a b"])  # there must be one, which makes a token
-    writer.add_bos_token_id(WORDS)
-    writer.add_eos_token_id(WORDS + 9)
+    writer.add_bos_token_id(words)
+    writer.add_eos_token_id(words + 9)
 
 
 def _alphabet() -> list[str]:
@@ -235,7 +243,7 @@ def _write_derived(part: Path, source: Path, quant: str, report: Callable[[int, 
 
 
 @contextmanager
-def _replacing(path: Path, size: int, tell: Tell) -> Iterator[Path]:
+def making(path: Path, size: int, tell: Tell) -> Iterator[Path]:
     """A file beside it, of at most that size, that takes its place once it is complete. Raises NoRoom."""
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free

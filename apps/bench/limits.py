@@ -23,6 +23,15 @@ class Limits:
     float32: float  # the same of floats
     instructions: str  # that the bytes are multiplied by
 
+    def or_more(self, other: "Limits") -> "Limits":
+        """The larger of each rate: what else a machine does lowers what is seen, and never raises it."""
+        return Limits(
+            max(self.read, other.read),
+            max(self.int8, other.int8),
+            max(self.float32, other.float32),
+            self.instructions,
+        )
+
     def as_told(self) -> dict[str, float]:
         """The rates by their names with units."""
         return {

@@ -18,7 +18,7 @@ from typing import Self
 from trackbed.apps.bench.case import SHIPPED, Case, Source
 from trackbed.apps.bench.checkpoints import derive, make_random
 from trackbed.apps.bench.contenders import Contender, Impossible, InProcess, LlamaCpp, Ours, Taken
-from trackbed.apps.bench.limits import Limits, Weights, measure_limits
+from trackbed.apps.bench.limits import Weights, measure_limits
 from trackbed.apps.bench.report import Comparison, Row, describe_machine, installed
 from trackbed.apps.bench.rival import LLAMA_CPP, Rival, open_rival
 from trackbed.apps.terminal import Report
@@ -52,7 +52,7 @@ def compare(chosen: Sequence[Case], setting: Setting, report: Report, tell: Call
     versions, remarks = {"trackbed": installed(), "torch": version("torch")}, []
     if any(case.source.transformers and not case.is_cold for case in chosen) and not setting.quick:
         versions["transformers"] = version("transformers")
-    rows: list[Row] = []
+    rows: list[tuple[Row, Case, Weights | None]] = []
     with ExitStack() as stack:
         rival = None
         if setting.python:
@@ -62,14 +62,20 @@ def compare(chosen: Sequence[Case], setting: Setting, report: Report, tell: Call
             remarks.append(LLAMA_CPP.missing)
         for source, group in groupby(chosen, key=lambda case: case.source):
             path = _file(source, setting, report, tell)
-            with Field(source, path, setting, rival, limits) as at_work:
+            weights = Weights.read(path)
+            with Field(source, path, setting, rival) as at_work:
                 for case in group:
                     report(case.name, len(rows), 0)
-                    rows += at_work.rows(case, until)
+                    rows += [(row, case, weights) for row in at_work.rows(case, until)]
                 remarks += at_work.remarks
+            # Again, with everybody else's work in between: what the machine can do at most is the best that was seen.
+            limits = limits.or_more(measure_limits(setting.threads))
     remarks.append(f"the machine's load when it was done: {os.getloadavg()[0]:.1f}, on {os.cpu_count()} cores")
     title = f"The runtime beside llama.cpp, {setting.threads} threads, {setting.rounds} rounds"
-    return Comparison(title, versions, rows, remarks, limits.as_told(), machine)
+    told = [
+        replace(row, limit=weights.limit(case, limits) if weights and row.more else None) for row, case, weights in rows
+    ]
+    return Comparison(title, versions, told, remarks, limits.as_told(), machine)
 
 
 def _file(source: Source, setting: Setting, report: Report, tell: Callable[[str], None]) -> Path:
@@ -85,14 +91,11 @@ def _file(source: Source, setting: Setting, report: Report, tell: Callable[[str]
 class Field:
     """One file, and those that have it open."""
 
-    def __init__(self, source: Source, path: Path, setting: Setting, rival: Rival | None, limits: Limits) -> None:
+    def __init__(self, source: Source, path: Path, setting: Setting, rival: Rival | None) -> None:
         from trackbed.apps.bench.engine import Endless, Prompts
 
         self.remarks: list[str] = []
-        self._source = source
         self._setting = setting
-        self._limits = limits
-        self._weights = Weights.read(path)
         tokenizer = Endless.load(path)
         self._prompts = Prompts(tokenizer)
         self._ours = Ours(path, tokenizer, setting.threads)
@@ -153,7 +156,6 @@ class Field:
             more=True,
             floor=asked.floor,
             aim=asked.aim,
-            limit=self._weights.limit(case, self._limits) if self._weights else None,
             ours_cpu=[case.made / spent for _, spent in ours],
             theirs_cpu=[case.made / spent for _, spent in theirs],
         )
