@@ -6,7 +6,18 @@ What needs PyTorch is imported when its name is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from trackbed.llm.types import Completion, Delta, Generator, Message, Part, Prompt, RawPrompt, SamplingParams, Usage
+from trackbed.llm.types import (
+    Choices,
+    Completion,
+    Delta,
+    Generator,
+    Message,
+    Part,
+    Prompt,
+    RawPrompt,
+    SamplingParams,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from trackbed.llm.config import EngineConfig
@@ -14,6 +25,7 @@ if TYPE_CHECKING:
     from trackbed.llm.engine import Engine
 
 __all__ = [
+    "Choices",
     "Completion",
     "Delta",
     "Encoder",

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from trackbed.llm.batch import BLOCK
 from trackbed.llm.blocks import BlockPool
 from trackbed.llm.checkpoint import load_model
+from trackbed.llm.choices import OpenChoices
 from trackbed.llm.config import EngineConfig
 from trackbed.llm.errors import EngineStopped, LLMError, PromptTooLong
 from trackbed.llm.gguf import GgufFile, read_gguf
@@ -81,7 +82,10 @@ class Engine:
         return cls(model, Tokenizer.load(source), config)
 
     async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:
-        """Answer the prompt. Cancelling the task stops the work. Raises PromptTooLong, EngineStopped, LLMError."""
+        """Answer the prompt; where there are choices, with them alone, as far as `max_tokens` reaches.
+
+        Cancelling the task stops the work. Raises PromptTooLong, EngineStopped, LLMError.
+        """
         inbox = _Inbox[Delta]()
         with self._working(self._answer(prompt, params, inbox, streamed=False)):
             _, completion = await inbox.receive()
@@ -136,7 +140,9 @@ class Engine:
     def _answer(self, prompt: Prompt, params: SamplingParams, inbox: "_Inbox[Delta]", *, streamed: bool) -> "_Answer":
         ids = self._encode(prompt)
         seq = Sequence(ids, len(ids), min(len(ids) + params.max_tokens, self.context), self._tokenizer.ends)
-        return _Answer(seq, Sampler(params), Output(self._tokenizer, params.stop), inbox, streamed=streamed)
+        tokenizer, wanted = self._tokenizer, params.choices
+        choices = OpenChoices(wanted, tokenizer.encode, tokenizer.ends) if wanted else None
+        return _Answer(seq, Sampler(params), choices, Output(tokenizer, params.stop), inbox, streamed=streamed)
 
     def _encode(self, prompt: Prompt) -> list[int]:
         """The prompt's tokens. Raises PromptTooLong unless one more fits."""
@@ -188,17 +194,31 @@ class _Answer:
     """A sequence whose text somebody waits for."""
 
     def __init__(
-        self, seq: Sequence, sampler: Sampler, output: Output, inbox: _Inbox[Delta], *, streamed: bool
+        self,
+        seq: Sequence,
+        sampler: Sampler,
+        choices: OpenChoices | None,
+        output: Output,
+        inbox: _Inbox[Delta],
+        *,
+        streamed: bool,
     ) -> None:
         self.seq = seq
         self.inbox = inbox
         self._sampler = sampler
+        self._choices = choices
         self._output = output
         self._streamed = streamed
 
     def take(self, logits: _Logits) -> int | None:
         """The next token, unless the pass ended inside the prompt: [0 or 1, vocab]."""
-        return self._sampler.choose(logits[-1]) if len(logits) else None
+        if not len(logits):
+            return None
+        if self._choices is None:
+            return self._sampler.choose(logits[-1])
+        token = self._sampler.choose(logits[-1], self._choices.tokens)
+        self._choices.take(token)
+        return token
 
     def report(self, token: int | None) -> bool:
         """Send what the recorded token releases; whether that was all."""
@@ -206,10 +226,12 @@ class _Answer:
             return False
         ended = token in self.seq.ends
         text = "" if ended else self._output.add(token)
-        if self.seq.finished or self._output.stopped:
+        # A stop string was found, or all that was wanted is written.
+        stopped = self._output.stopped or (self._choices is not None and not self._choices.tokens)
+        if self.seq.finished or stopped:
             text += self._output.finish()
             usage = Usage(self.seq.prompt_len, len(self.seq.tokens) - self.seq.prompt_len)
-            reason: FinishReason = "stop" if ended or self._output.stopped else "length"
+            reason: FinishReason = "stop" if ended or stopped else "length"
             self.inbox.send(Delta(text, Completion(self._output.text, reason, usage)))
             return True
         if self._streamed and text:
@@ -325,7 +347,7 @@ class _Loop:
         for (seq, _), token in zip(plan, sampled, strict=True):
             if self._jobs[seq].report(token):
                 del self._jobs[seq]
-                if not seq.finished:  # a stop string ended it
+                if not seq.finished:  # a stop string ended it, or the last of its choices
                     self._scheduler.remove(seq)
 
 

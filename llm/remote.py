@@ -23,7 +23,10 @@ LIKELIEST = 20  # tokens whose log-probabilities are asked for: as many as vLLM 
 
 
 class RemoteEngine:
-    """Asks an endpoint. Raises EndpointFailed where it does not answer, or not as the protocol says."""
+    """Asks an endpoint. Raises EndpointFailed where it does not answer, or not as the protocol says.
+
+    The protocol has no way to allow some tokens alone, so `choices` hold no endpoint to anything.
+    """
 
     def __init__(self, endpoint: Endpoint, key: str = "", transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.endpoint = endpoint
@@ -74,8 +77,9 @@ class RemoteEngine:
                 else {row["token"]: float(row["logprob"]) for row in told["content"][0]["top_logprobs"]}
             )
             first = [_first(text, likeliest) for text in continuations]
-            named = [token for token in first if token is not None]
-            if len(set(named)) < len(named):
+            # White space is not looked at, so continuations that differ in it alone are one.
+            told_apart = {text.strip(): token for text, token in zip(continuations, first, strict=True) if token}
+            if len(set(told_apart.values())) < len(told_apart):
                 raise EndpointFailed(f"{self._called} cannot tell continuations apart that begin with the same token")
             return tuple(likeliest[token] if token is not None else min(likeliest.values()) for token in first)
         raise AssertionError

@@ -39,6 +39,25 @@ Prompt = abc.Sequence[Message] | RawPrompt
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """The answers that are wanted: an opening, then one or more of the texts, none twice, with a separator between.
+
+    Without a separator it is one of them. An engine that reads the logits itself writes nothing else. An endpoint
+    cannot be held to it, and who asks one reads its answer as any other's.
+    """
+
+    texts: tuple[str, ...]
+    opening: str = ""
+    separator: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.texts or "" in self.texts:
+            raise ValueError("choices need a text each, and one text at least")
+        if len(set(self.texts)) < len(self.texts):
+            raise ValueError("a text stands twice among the choices")
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen, and when to stop."""
 
@@ -47,6 +66,7 @@ class SamplingParams:
     max_tokens: int = 256
     stop: tuple[str, ...] = ()  # the text ends before the first of these
     seed: int | None = None
+    choices: Choices | None = None  # the answers that are wanted; any where there are none
 
     def __post_init__(self) -> None:
         if self.temperature < 0:

@@ -79,9 +79,15 @@ def prompt_digest(prompt: Prompt, asked: SamplingParams | Sequence[str]) -> str:
         written: list[tuple[str, object]] = [(part.text, part.markup) for part in prompt.parts]
     else:
         written = [(message.role, message.content) for message in prompt]
-    how = asdict(asked) if isinstance(asked, SamplingParams) else list(asked)
+    how = _how(asked) if isinstance(asked, SamplingParams) else list(asked)
     whole = json.dumps([isinstance(prompt, RawPrompt), written, how], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
+
+
+def _how(params: SamplingParams) -> dict[str, object]:
+    """The parameters by name; choices only where there are some, so that what was noted without them still counts."""
+    how = asdict(params)
+    return how if params.choices else {name: value for name, value in how.items() if name != "choices"}
 
 
 class Recorded:

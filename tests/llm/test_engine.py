@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.llm.conftest import load_reference
-from trackbed.llm import Engine, EngineConfig, Generator, Message, Part, RawPrompt, SamplingParams
+from trackbed.llm import Choices, Engine, EngineConfig, Generator, Message, Part, RawPrompt, SamplingParams
 from trackbed.llm.batch import Batch
 from trackbed.llm.catalogue import locate
 from trackbed.llm.checkpoint import load_model
@@ -156,6 +156,53 @@ async def test_scores_are_the_log_probabilities_of_transformers(
     assert scores == pytest.approx(expected, rel=1e-4)
     assert await engine.score(ask("a"), []) == ()
     assert await engine.score(ask("a"), ["", ""]) == (0.0, 0.0)
+
+
+CODES = Choices(("S1", "S2", "S10"), opening="unsafe\n", separator=",")
+
+
+async def test_an_answer_is_held_to_its_choices_at_any_temperature_and_in_company(engine: Engine) -> None:
+    asked = [
+        (ask(question), SamplingParams(max_tokens=40, temperature=n % 3, seed=n, choices=CODES))
+        for n, question in enumerate(QUESTIONS * 3)
+    ]
+    free = [engine.generate(ask(question), GREEDY) for question in QUESTIONS]
+    completions = (await asyncio.gather(*(engine.generate(*one) for one in asked), *free))[: len(asked)]
+    assert completions == [await engine.generate(*one) for one in asked]
+    for completion in completions:
+        opening, _, codes = completion.text.partition("\n")
+        named = codes.split(",")
+        assert (opening, completion.finish_reason) == ("unsafe", "stop")
+        assert named
+        assert set(named) <= set(CODES.texts)
+        assert len(set(named)) == len(named)
+    assert len({completion.text for completion in completions}) > 3
+
+
+async def test_of_its_choices_the_likeliest_is_written(
+    engine: Engine, reference: LlamaForCausalLM, tiny_chat: Path
+) -> None:
+    tokenizer = Tokenizer.load(tiny_chat)
+    ids = {letter: tokenizer.encode(letter)[0] for letter in "ABCDEFGHIJ"}
+    for question in QUESTIONS:
+        with torch.inference_mode():
+            logits = reference(torch.tensor([tokenizer.encode_prompt(ask(question))])).logits[0, -1]
+        expected = max(ids, key=lambda letter: float(logits[ids[letter]]))
+        completion = await engine.generate(ask(question), SamplingParams(choices=Choices(tuple(ids))))
+        assert (completion.text, completion.finish_reason, completion.usage.completion_tokens) == (expected, "stop", 1)
+
+
+async def test_choices_that_are_cut_have_not_stopped(engine: Engine) -> None:
+    completion = await engine.generate(ask("a"), SamplingParams(max_tokens=2, choices=CODES))
+    assert completion.finish_reason == "length"
+    assert "unsafe\n".startswith(completion.text)
+
+
+async def test_choices_are_streamed_as_they_are_completed(engine: Engine) -> None:
+    params = SamplingParams(choices=CODES, stop=("S10",))
+    deltas = [delta async for delta in engine.stream(ask("a"), params)]
+    assert deltas[-1].completion == await engine.generate(ask("a"), params)
+    assert "".join(delta.text for delta in deltas) == deltas[-1].completion.text
 
 
 async def test_who_stops_waiting_frees_the_room_for_others(narrow: Engine) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from trackbed.llm.errors import EndpointFailed
 from trackbed.llm.remote import RemoteEngine
-from trackbed.llm.types import Endpoint, Message, Part, RawPrompt, SamplingParams, Usage
+from trackbed.llm.types import Choices, Endpoint, Message, Part, RawPrompt, SamplingParams, Usage
 
 ENDPOINT = Endpoint("http://localhost:8000/v1/", "meta/llama")
 HELLO = (Message("system", "Be brief."), Message("user", "hello"))
@@ -117,6 +117,17 @@ async def test_continuations_are_scored_by_their_first_token() -> None:
 async def test_continuations_with_the_same_first_token_cannot_be_told_apart() -> None:
     with pytest.raises(EndpointFailed, match="same token"):
         await engine(says(CHAT_LOGPROBS)).score(HELLO, ["unsafe", "unsure"])
+
+
+async def test_continuations_that_differ_in_white_space_alone_are_one() -> None:
+    assert await engine(says(CHAT_LOGPROBS)).score(HELLO, ["safe", "\n\nsafe", " unsafe"]) == (-0.1, -0.1, -2.5)
+
+
+async def test_choices_hold_an_endpoint_to_nothing() -> None:
+    server = says({"choices": [{"message": {"content": "maybe"}}], "usage": USAGE})
+    params = SamplingParams(choices=Choices(("yes", "no")))
+    assert (await engine(server).generate(HELLO, params)).text == "maybe"
+    assert "choices" not in server.body
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,12 @@ def test_a_seed_gives_the_same_tokens_again(
 def test_the_coldest_temperatures_are_greedy(temperature: float) -> None:
     sampler = Sampler(SamplingParams(temperature=temperature, top_p=0.9, seed=0))
     assert {sampler.choose(np.array([1.0, 3.0, 2.0], np.float32)) for _ in range(20)} == {1}
+
+
+@given(rows, st.data())
+def test_of_the_allowed_tokens_it_is_chosen_as_if_there_were_no_others(
+    logits: npt.NDArray[np.float32], data: st.DataObject
+) -> None:
+    allowed = sorted(data.draw(st.sets(st.sampled_from(range(len(logits))), min_size=1)))
+    params = SamplingParams(temperature=data.draw(st.sampled_from([0.0, 0.7])), top_p=0.9, seed=3)
+    assert Sampler(params).choose(logits, allowed) == allowed[Sampler(params).choose(logits[allowed])]

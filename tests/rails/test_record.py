@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import ListRetriever, ScriptedGenerator
-from trackbed.llm.types import Message
+from trackbed.llm.types import Choices, Message, SamplingParams
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.record import Happened, Record, read_lines, record_line
-from trackbed.rails.recording import RecordedRetriever, noted, recorded
+from trackbed.rails.recording import RecordedRetriever, noted, prompt_digest, recorded
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Finding, Models, Reply, Span, Trace, Turn, Verdict
 from trackbed.retrieval.types import Passage
@@ -176,3 +176,11 @@ async def test_a_policy_is_hashed_unless_it_says_full(policy: Policy, tmp_path: 
     file = tmp_path / "full.yaml"
     file.write_text(POLICY + "trace: full\n")
     assert replace(load_policy(file), trace="hashed").trace != load_policy(file).trace
+
+
+def test_a_prompt_keeps_the_name_under_which_answers_were_noted_before_there_were_choices() -> None:
+    prompt = (Message("user", "hello"),)
+    assert prompt_digest(prompt, SamplingParams(max_tokens=7)) == "9e8f27c288befdb6f56f4a152bc218a9"
+    assert prompt_digest(prompt, SamplingParams(max_tokens=7, choices=Choices(("a",)))) != prompt_digest(
+        prompt, SamplingParams(max_tokens=7, choices=Choices(("b",)))
+    )
