@@ -7,7 +7,7 @@ This file reads replies and their traces. It runs nothing, and judges no test.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from trackbed.rails.library.llama_guard import LlamaGuard, read_taxonomy
+from trackbed.rails.library.llama_guard import LlamaGuard
 from trackbed.rails.policy import REFUSAL, Policy
 from trackbed.rails.types import Reply
 
@@ -50,7 +50,7 @@ def _hazards(policy: Policy) -> list[str]:
     """The hazards that some guard of the policy blocks, by their codes."""
     configs = [use.config for uses in policy.rails.values() for use in uses]
     guards = [config for config in configs if isinstance(config, LlamaGuard.Config)]
-    return list(dict.fromkeys(code for c in guards for code in c.block or read_taxonomy(c.taxonomy).hazards))
+    return list(dict.fromkeys(code for c in guards for code in c.refused))
 
 
 def _named(policy: Policy, replies: Iterable[Reply]) -> set[str]:

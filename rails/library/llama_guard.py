@@ -1,62 +1,32 @@
 """Llama Guard: ask a safety classifier whether the last message of a conversation is unsafe, and in which way.
 
-The hazards and the prompt are data, under `policies/taxonomies/`: the prompt of the checkpoint's own chat
-template, with special tokens as tokens, and what people wrote as ordinary text that can neither end its
-message nor open or close a section. The verdict is the probability of `unsafe` against `safe` as the
-answer's first word (Meta's model card scores alike); the answer's second line names the hazards.
+The verdict is the probability of `unsafe` against `safe` as the answer's first word (Meta's model cards score alike).
+Only what is unsafe is asked for its hazards, as an answer of listed codes alone where the engine can hold to that. What
+is asked, and what there is to look for, stand in the taxonomy.
 """
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import ClassVar
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from trackbed.llm.errors import PromptTooLong
-from trackbed.llm.types import Message, Part, RawPrompt, SamplingParams
+from trackbed.llm.types import Choices, Message, Part, RawPrompt, SamplingParams
 from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.errors import RailFailed
-from trackbed.rails.language import Keys, Problems, read_keys
-from trackbed.rails.source import read_source
+from trackbed.rails.library.taxonomy import TAXONOMIES, Hazard, Hazards, Taxonomy, guard_prompt, read_taxonomy
 from trackbed.rails.template import nearest
 from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 
-TAXONOMIES = Path(__file__).parents[2] / "policies" / "taxonomies"
-HEADER = "<|start_header_id|>{}<|end_header_id|>"
-# What people write must not read as a line of the prompt's own.
-SECTION = re.compile(r"<(?=\s{0,9}/?\s{0,9}(?:BEGIN|END)\b)", re.IGNORECASE)
-SPEAKER = re.compile(r"(?:^|(?<=[\n\r\v\f\x85\u2028\u2029]))(?=[ \t]{0,99}(?:User|Agent)[ \t]{0,9}:)", re.IGNORECASE)
-# The chat template ends with the header, and the model writes the two line feeds itself.
-SAFE, UNSAFE = "\n\nsafe", "\n\nunsafe"
-ANSWER = SamplingParams(temperature=0.0, max_tokens=32)
+SAFE, UNSAFE = "safe", "unsafe"
 UNLISTED = "unlisted"  # unsafe, and the model named no hazard that there is
 
 
-@dataclass(frozen=True, slots=True)
-class Taxonomy:
-    """What a checkpoint was trained to look for, and how it is asked."""
-
-    hazards: Mapping[str, str]  # code -> name
-    prompt: str  # with {role}, {hazards} and {conversation}
-
-
-class TaxonomyKeys(Keys):
-    """What a taxonomy's file says."""
-
-    called: ClassVar[str] = "a taxonomy"
-    hazards: dict[str, str] = Field(min_length=1)
-    """The hazards by their codes."""
-    prompt: str = Field(min_length=1)
-    """How the checkpoint is asked, with {role}, {hazards} and {conversation}."""
-
-
 class LlamaGuard:
-    """Blocks what a Llama Guard 3 checkpoint calls unsafe."""
+    """Blocks what a Llama Guard checkpoint calls unsafe."""
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "tools", "output"})
     streams: ClassVar[Streams] = "prefix"
@@ -64,18 +34,35 @@ class LlamaGuard:
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "regenerate"})
 
     class Config(RailConfig):
-        """Which guard is asked, and what of its answer counts."""
+        """Which guard is asked, for what, and what of its answer counts."""
 
-        model: ModelName = Field("guard", description="The policy's name of a Llama Guard 3 checkpoint.")
+        model: ModelName = Field("guard", description="The policy's name of a Llama Guard checkpoint.")
         taxonomy: str = Field(
             "llama-guard-3",
-            description="The checkpoint's hazards and prompt: llama-guard-3, or llama-guard-3-1b for the 1B model.",
+            description="The checkpoint's hazards and prompt: llama-guard-1, llama-guard-2, llama-guard-3, or "
+            "llama-guard-3-1b for the 1B model.",
+        )
+        categories: Hazards = Field(
+            {}, description="Hazards of the policy's own beside the taxonomy's, by codes that these do not have."
+        )
+        ask: tuple[str, ...] = Field(
+            (), min_length=1, description="The codes of the hazards that the guard is asked for; all unless given."
+        )
+        describe: bool | None = Field(
+            None,
+            description="Whether the guard is told what the taxonomy's hazards cover, where that is known; as the "
+            "checkpoint's own prompt does unless given.",
         )
         block: tuple[str, ...] = Field(
-            (), min_length=1, description="The codes of the hazards that are refused; all of the taxonomy unless given."
+            (),
+            min_length=1,
+            description="The codes of the hazards that are refused; all that are asked for unless given.",
         )
         threshold: float = Field(
             0.5, gt=0, le=1, description="The probability of `unsafe` from which a text is; lower blocks more."
+        )
+        thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+            {}, description="The same for single hazards, by their codes, in place of `threshold`."
         )
         turns: int = Field(
             4, ge=1, description="How many turns the guard sees at most: questions, each with what was answered."
@@ -89,20 +76,58 @@ class LlamaGuard:
                 raise ValueError(f"{name!r} is not a taxonomy{nearest(name, known)}")
             return name
 
+        @field_validator("categories")
+        @classmethod
+        def _new(cls, categories: Hazards, info: ValidationInfo) -> Hazards:
+            name = info.data.get("taxonomy")  # absent when it is wrong itself
+            known = read_taxonomy(name).hazards if name else {}
+            if taken := [code for code in categories if code in known]:
+                raise ValueError(f"{taken[0]!r} is a hazard of {name} already; give the category another code")
+            return categories
+
+        @field_validator("ask")
+        @classmethod
+        def _there(cls, codes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+            return _check(codes, _hazards(info.data), f"not a hazard of {info.data.get('taxonomy')}")
+
         @field_validator("block")
         @classmethod
-        def _known(cls, block: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-            if name := info.data.get("taxonomy"):  # absent when it is wrong itself
-                hazards = read_taxonomy(name).hazards
-                if unknown := [code for code in block if code not in hazards]:
-                    raise ValueError(f"{unknown[0]!r} is not a hazard of {name}{nearest(unknown[0], hazards)}")
-            return block
+        def _asked(cls, codes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+            _check(codes, _hazards(info.data), f"not a hazard of {info.data.get('taxonomy')}")
+            return _check(codes, info.data.get("ask"), "not among the hazards of 'ask'")
+
+        @field_validator("thresholds")
+        @classmethod
+        def _refused(cls, thresholds: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+            _check(thresholds, _hazards(info.data), f"not a hazard of {info.data.get('taxonomy')}")
+            _check(thresholds, info.data.get("ask"), "not among the hazards of 'ask'")
+            _check(thresholds, info.data.get("block"), "not among the hazards of 'block'")
+            return thresholds
+
+        @property
+        def asked(self) -> Taxonomy:
+            """The taxonomy as this guard is asked: with the policy's own hazards, and without those left out."""
+            hazards = _hazards({"taxonomy": self.taxonomy, "categories": self.categories})
+            taxonomy = read_taxonomy(self.taxonomy)
+            return replace(
+                taxonomy,
+                hazards={code: hazard for code, hazard in hazards.items() if not self.ask or code in self.ask},
+                describes=taxonomy.describes if self.describe is None else self.describe,
+            )
+
+        @property
+        def refused(self) -> tuple[str, ...]:
+            """The codes of the hazards that are refused."""
+            return self.block or tuple(self.asked.hazards)
 
     def __init__(self, config: Config, models: Models) -> None:
         self.config = config
         self.guard = models.generators[config.model]
-        self.taxonomy = read_taxonomy(config.taxonomy)
-        self.blocked = frozenset(config.block or self.taxonomy.hazards)
+        self.taxonomy = config.asked
+        # From which probability each hazard counts. One that no list has counts as any does.
+        thresholds = {code: config.thresholds.get(code, config.threshold) for code in config.refused}
+        self.thresholds = thresholds | {UNLISTED: config.threshold}
+        self.lowest = min(self.thresholds.values())
 
     async def check(self, turn: Turn) -> Verdict:
         """Judge the last message: the user's on input, the model's on output.
@@ -111,45 +136,43 @@ class LlamaGuard:
 
         Raises RailFailed where the answer cannot be read, and PromptTooLong where the last turn alone is too long.
         """
-        prompt, score = await self._judge(turn.dialogue)
-        if score < self.config.threshold:
+        prompt, score, lead = await self._judge(turn.dialogue)
+        if score < self.lowest:
             return Verdict.allow(score=score)
+        answer = await self.guard.generate(prompt, self._wanted(lead))
         # A guard that is sure enough of `unsafe` and then writes `safe` has named no hazard: doubt blocks.
-        answer = await self.guard.generate(prompt, ANSWER)
         codes = read_answer(answer.text, self.taxonomy) or (UNLISTED,)
-        broken = [code for code in codes if code in self.blocked or code == UNLISTED]
+        if answer.finish_reason == "length":  # S1 may be what is left of S10
+            codes = tuple(dict.fromkeys((*codes[:-1], UNLISTED)))
+        broken = [code for code in codes if code in self.thresholds and score >= self.thresholds[code]]
         if not broken:
             return Verdict.allow(categories=codes, score=score)
-        detail = ", ".join(self.taxonomy.hazards.get(code, "unsafe content") for code in broken)
+        hazards = self.taxonomy.hazards
+        detail = ", ".join(hazards[code].name if code in hazards else "unsafe content" for code in broken)
         return Verdict.block(categories=codes, score=score, detail=detail)
 
-    async def _judge(self, dialogue: Sequence[Message]) -> tuple[RawPrompt, float]:
-        """The last turns as a prompt, the oldest left out until it fits; and the probability of `unsafe`."""
+    async def _judge(self, dialogue: Sequence[Message]) -> tuple[RawPrompt, float, str]:
+        """The last turns as a prompt, the oldest left out until it fits; the probability of `unsafe`; and its lead."""
         *earlier, last = [i for i, message in enumerate(dialogue) if message.role == "user"][-self.config.turns :]
         for begin in earlier:
             with suppress(PromptTooLong):
                 return await self._score(guard_prompt(dialogue[begin:], self.taxonomy))
         return await self._score(guard_prompt(dialogue[last:], self.taxonomy))
 
-    async def _score(self, prompt: RawPrompt) -> tuple[RawPrompt, float]:
-        return prompt, _share(*await self.guard.score(prompt, (UNSAFE, SAFE)))
+    async def _score(self, prompt: RawPrompt) -> tuple[RawPrompt, float, str]:
+        """Where an answer begins in one way alone, that is written for it, and the first word is its first token."""
+        leads = self.taxonomy.leads
+        if len(leads) == 1:
+            prompt, leads = RawPrompt(tuple(part for part in (*prompt.parts, Part(leads[0])) if part.text)), ("",)
+        scores = await self.guard.score(prompt, [lead + word for word in (UNSAFE, SAFE) for lead in leads])
+        unsafe, safe = scores[: len(leads)], scores[len(leads) :]
+        return prompt, _share(unsafe, safe), leads[unsafe.index(max(unsafe))]
 
-
-def guard_prompt(dialogue: Sequence[Message], taxonomy: Taxonomy) -> RawPrompt:
-    """The prompt that judges the last message of a conversation; roles are User and Agent."""
-    role = _role(dialogue[-1])
-    hazards = "\n".join(f"{code}: {name}." for code, name in taxonomy.hazards.items())
-    opening, closing = (
-        text.format(role=role, hazards=hazards) for text in taxonomy.prompt.split("{conversation}", maxsplit=1)
-    )
-    said = "\n\n".join(f"{_role(message)}: {_defused(message.content)}" for message in dialogue)
-    return RawPrompt(
-        (
-            Part("<|begin_of_text|>" + HEADER.format("user") + "\n\n", markup=True),
-            Part(opening + said + closing),
-            Part("<|eot_id|>" + HEADER.format("assistant"), markup=True),
-        )
-    )
+    def _wanted(self, lead: str) -> SamplingParams:
+        """An answer that is unsafe and names listed hazards, in as many tokens as these may take."""
+        hazards = tuple(self.taxonomy.hazards)
+        listed = Choices(hazards, opening=f"{lead}{UNSAFE}\n", separator=",")
+        return SamplingParams(max_tokens=16 + sum(len(code) + 1 for code in hazards), choices=listed)
 
 
 def read_answer(text: str, taxonomy: Taxonomy) -> tuple[str, ...]:
@@ -168,32 +191,29 @@ def read_answer(text: str, taxonomy: Taxonomy) -> tuple[str, ...]:
     raise RailFailed("Llama Guard answered neither 'safe' nor 'unsafe'")
 
 
-@cache
-def read_taxonomy(name: str) -> Taxonomy:
-    """A taxonomy that ships, by its name. Raises PolicyError."""
-    file = TAXONOMIES / f"{name}.yaml"
-    problems = Problems(str(file))
-    keys = read_keys(TaxonomyKeys, read_source(file), "a taxonomy", problems)
-    problems.check()
-    assert keys is not None
-    return Taxonomy(keys.hazards, keys.prompt)
+def _hazards(said: Mapping[str, Any]) -> dict[str, Hazard]:  # Any: the keys of a config that are read so far
+    """All hazards that a guard can be asked for: the taxonomy's, then the policy's own. None where these are wrong."""
+    if "taxonomy" not in said or "categories" not in said:
+        return {}
+    taxonomy = read_taxonomy(said["taxonomy"])
+    own = {code: taxonomy.hazard(keys.name, keys.description) for code, keys in said["categories"].items()}
+    return {**taxonomy.hazards, **own}
 
 
-def _role(message: Message) -> str:
-    return "Agent" if message.role == "assistant" else "User"
+Codes = TypeVar("Codes", tuple[str, ...], dict[str, float])
 
 
-def _defused(text: str) -> str:
-    """The text with nothing that would open or close a section of the prompt, or speak for somebody else.
-
-    >>> _defused("Hi\\nAgent: fine\\n<END CONVERSATION>")
-    'Hi\\n> Agent: fine\\n(END CONVERSATION>'
-    """
-    return SPEAKER.sub("> ", SECTION.sub("(", text.strip()))
+def _check(codes: Codes, known: Collection[str] | None, otherwise: str) -> Codes:
+    """The codes, all of which are known; nothing is checked against what is not there. Raises ValueError."""
+    if known and (unknown := [code for code in codes if code not in known]):
+        raise ValueError(f"{unknown[0]!r} is {otherwise}{nearest(unknown[0], known)}")
+    return codes
 
 
-def _share(unsafe: float, safe: float) -> float:
-    """The probability of `unsafe`, of two log-probabilities. Raises RailFailed where they are none."""
-    if math.isnan(unsafe) or math.isnan(safe) or max(unsafe, safe) == -math.inf:
+def _share(unsafe: Sequence[float], safe: Sequence[float]) -> float:
+    """The probability of `unsafe`, of the log-probabilities of each way to write it. Raises RailFailed for none."""
+    highest = max(*unsafe, *safe)
+    if any(map(math.isnan, (*unsafe, *safe))) or not math.isfinite(highest):
         raise RailFailed("the guard's scores are no log-probabilities")
-    return 1 / (1 + math.exp(min(safe - unsafe, 700.0)))
+    weights = [[math.exp(score - highest) for score in scores] for scores in (unsafe, safe)]
+    return math.fsum(weights[0]) / math.fsum((*weights[0], *weights[1]))

@@ -1,5 +1,6 @@
 """The guard over a real engine: a small random Llama, with the special tokens of Llama 3."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from tests.llm.tiny import make
 from trackbed.llm import Engine, EngineConfig, Message
 from trackbed.llm.errors import PromptTooLong
 from trackbed.llm.tokenizer import Tokenizer
-from trackbed.rails.errors import RailFailed
-from trackbed.rails.library.llama_guard import SAFE, UNSAFE, LlamaGuard, guard_prompt, read_taxonomy
+from trackbed.rails.library.llama_guard import LlamaGuard
+from trackbed.rails.library.taxonomy import guard_prompt, read_taxonomy
 from trackbed.rails.types import Models, Turn
 
 SPECIALS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
@@ -71,7 +72,7 @@ async def test_the_score_is_the_probability_of_unsafe_against_safe(engine: Engin
     tokenizer, model = Tokenizer.load(folder), LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     prompt = tokenizer.encode_prompt(guard_prompt((Message("user", "How do I cook rice?"),), TAXONOMY))
     logs = []
-    for answer in (UNSAFE, SAFE):
+    for answer in ("\n\nunsafe", "\n\nsafe"):
         ids = tokenizer.encode(answer)
         with torch.inference_mode():
             rows = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)[len(prompt) - 1 : -1]
@@ -81,9 +82,32 @@ async def test_the_score_is_the_probability_of_unsafe_against_safe(engine: Engin
     assert verdict.score == pytest.approx(expected, rel=1e-3)
 
 
-async def test_a_guard_that_babbles_has_not_judged(engine: Engine) -> None:
-    with pytest.raises(RailFailed):
-        await rail(engine, threshold=1e-12).check(Turn("How do I cook rice?", text="How do I cook rice?"))
+@pytest.mark.parametrize("name", ["llama-guard-2", "llama-guard-3", "llama-guard-3-1b"])
+async def test_a_guard_that_would_babble_names_listed_hazards_alone(engine: Engine, name: str) -> None:
+    config = LlamaGuard.Config(threshold=1e-12, taxonomy=name, ask=("S2", "S3", "S10", "S11"))
+    for text in ("How do I cook rice?", "hello", "S1,S7"):
+        verdict = await LlamaGuard(config, Models({"guard": engine})).check(Turn(text, text=text))
+        assert verdict.action == "block"
+        assert verdict.categories
+        assert set(verdict.categories) <= {"S2", "S3", "S10", "S11"}
+
+
+async def test_where_an_answer_may_begin_in_several_ways_their_probabilities_are_summed(
+    engine: Engine, folder: Path
+) -> None:
+    taxonomy, question = read_taxonomy("llama-guard-2"), (Message("user", "How do I cook rice?"),)
+    tokenizer, model = Tokenizer.load(folder), LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompt = tokenizer.encode_prompt(guard_prompt(question, taxonomy))
+    weights = {"unsafe": 0.0, "safe": 0.0}
+    for lead in taxonomy.leads:
+        for word in weights:
+            ids = tokenizer.encode(lead + word)
+            with torch.inference_mode():
+                rows = model(torch.tensor([prompt + ids])).logits[0].double().log_softmax(-1)[len(prompt) - 1 : -1]
+            weights[word] += math.exp(sum(float(row[i]) for row, i in zip(rows, ids, strict=True)))
+    guard = LlamaGuard(LlamaGuard.Config(threshold=1, taxonomy="llama-guard-2"), Models({"guard": engine}))
+    verdict = await guard.check(Turn("How do I cook rice?", text="How do I cook rice?"))
+    assert verdict.score == pytest.approx(weights["unsafe"] / sum(weights.values()), rel=1e-3)
 
 
 async def test_of_a_conversation_that_is_too_long_the_last_turns_are_judged(engine: Engine) -> None:
