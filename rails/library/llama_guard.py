@@ -39,8 +39,8 @@ class LlamaGuard:
         model: ModelName = Field("guard", description="The policy's name of a Llama Guard checkpoint.")
         taxonomy: str = Field(
             "llama-guard-3",
-            description="The checkpoint's hazards and prompt: llama-guard-1, llama-guard-2, llama-guard-3, or "
-            "llama-guard-3-1b for the 1B model.",
+            description="The checkpoint's hazards and prompt: llama-guard-1 to llama-guard-4, or llama-guard-3-1b "
+            "for the 1B model.",
         )
         categories: Hazards = Field(
             {}, description="Hazards of the policy's own beside the taxonomy's, by codes that these do not have."

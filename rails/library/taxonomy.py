@@ -43,6 +43,7 @@ class Taxonomy:
 
     hazards: Mapping[str, Hazard]  # by their codes, in the order of the prompt
     prompt: str  # with {role}, {hazards} and {conversation}
+    message: str  # one of the conversation, with {role} and {text}; an empty line stands between two
     opening: str  # the markup before the prompt, special tokens and all
     closing: str  # the markup after it
     leads: tuple[str, ...]  # what an answer may have before its first word; one of these
@@ -90,6 +91,8 @@ class TaxonomyKeys(Keys):
     """The special tokens, and what belongs to them, before the prompt."""
     prompt: str = Field(min_length=1)
     """How the checkpoint is asked, with {role}, {hazards} and {conversation}."""
+    message: str = "{role}: {text}"
+    """How one message of the conversation is written, with {role} and {text}."""
     closing: str
     """The special tokens, and what belongs to them, after the prompt."""
     leads: list[str] = Field(min_length=1)
@@ -110,6 +113,7 @@ def read_taxonomy(name: str) -> Taxonomy:
     return Taxonomy(
         hazards={code: Hazard(said.name, entries[code], said.description) for code, said in keys.hazards.items()},
         prompt=keys.prompt,
+        message=keys.message,
         opening=keys.opening,
         closing=keys.closing,
         leads=tuple(keys.leads),
@@ -121,7 +125,10 @@ def read_taxonomy(name: str) -> Taxonomy:
 def guard_prompt(dialogue: Sequence[Message], taxonomy: Taxonomy) -> RawPrompt:
     """The prompt that judges the last message of a conversation; roles are User and Agent."""
     hazards = "\n".join(f"{code}: {_told(hazard, taxonomy)}" for code, hazard in taxonomy.hazards.items())
-    said = "\n\n".join(f"{_role(message)}: {_defused(message.content)}" for message in dialogue)
+    said = "\n\n".join(
+        taxonomy.message.replace("{role}", _role(message)).replace("{text}", _defused(message.content))
+        for message in dialogue
+    )
     before, _, after = taxonomy.prompt.replace("{role}", _role(dialogue[-1])).partition("{conversation}")
     parts = (
         Part(taxonomy.opening, markup=True),

@@ -70,7 +70,7 @@ MISTAKEN: dict[str, list[Any]] = {
     "pattern": ["(", "(?=a)"],
     "retriever": ["bm25", "os.path:join", "nowhere:X"],
     "rail": ["lenght", "os.path:join", "nowhere:X", "pathlib:Path"],
-    "taxonomy": ["llama-guard-4"],
+    "taxonomy": ["llama-guard-9"],
     "block": [["S99"], []],
     "categories": [{"S1": "Bets"}, {"a,b": "Bets"}, {"C1": ["Bets"]}],
     "thresholds": [{"S99": 1}, {"S1": 2}],

@@ -160,7 +160,7 @@ async def test_where_an_answer_may_begin_in_several_ways_all_of_them_count() -> 
     assert [params.choices.opening for params in model.wanted if params.choices] == ["unsafe\n"]
 
 
-@pytest.mark.parametrize("taxonomy", ["llama-guard-1", "llama-guard-2", "llama-guard-3"])
+@pytest.mark.parametrize("taxonomy", ["llama-guard-1", "llama-guard-2", "llama-guard-3", "llama-guard-4"])
 @pytest.mark.parametrize(("likelier", "action"), [("unsafe", "block"), ("safe", "allow")])
 async def test_a_guard_behind_an_endpoint_is_scored_by_its_first_word(
     taxonomy: str, likelier: str, action: str
@@ -168,8 +168,8 @@ async def test_a_guard_behind_an_endpoint_is_scored_by_its_first_word(
     def answer(request: httpx.Request) -> httpx.Response:
         asked = json.loads(request.content)["prompt"]
         first = {"safe": -3.0, "unsafe": -3.0} | {likelier: -0.1}
-        # It writes the line feeds of Llama Guard 3 itself, unless they are there.
-        told = {"\n\n": 0.0} if asked.endswith("<|end_header_id|>") else first
+        # After a header it writes the line feeds itself, unless they are there.
+        told = {"\n\n": 0.0} if asked.endswith(("<|end_header_id|>", "<|header_end|>")) else first
         code = "O1" if taxonomy == "llama-guard-1" else "S1"
         choice = {"text": f"unsafe\n{code}", "logprobs": {"top_logprobs": [told]}}
         return httpx.Response(200, json={"choices": [choice]})
