@@ -1,21 +1,19 @@
-"""What attacks on a model look like in words: families of patterns, and the plain text they are matched on.
+"""What attacks on a model look like in words: families of patterns, looked for in every reading of a text.
 
 `jailbreak` looks for them in what a user writes, `injection` in what a document says. Heuristics: they catch
 the common forms in English, a few in its neighbours, and a careful attacker can word around them. What is
 quoted in a sentence about attacks counts half, so that they can be written about; an attacker can use that
-too. All matching is RE2's, in linear time.
+too. All matching is RE2's, in linear time. How disguises are taken off is the business of `views.py`.
 """
 
-import base64
-import binascii
-import codecs
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import re2
 
-from trackbed.rails.library.spans import Folded, fold
+from trackbed.rails.library.plain import View
+from trackbed.rails.library.views import readings
 
 
 class Family(NamedTuple):
@@ -199,7 +197,7 @@ EXFILTRATION = _family(
 
 USER = (OVERRIDE, REVEAL, PERSONA, LOOSE, UNBOUND, SUPPRESS, ALIAS, MARKERS)
 DOCUMENT = (OVERRIDE, REVEAL, UNBOUND._replace(weight=0.3), MARKERS, ADDRESSED, STEER, EXFILTRATION)
-ENCODED = (OVERRIDE, REVEAL, ALIAS, EXFILTRATION)  # what decoded text is searched for
+ENCODED = (OVERRIDE, REVEAL, ALIAS, EXFILTRATION)  # what other readings are searched for
 
 # A quotation or a piece of code inside a line; and the words of a sentence that speaks of attacks.
 QUOTED = re2.compile(r'"[^"\n]{0,200}"|“[^”\n]{0,200}”|`[^`\n]{0,200}`')
@@ -209,25 +207,21 @@ ABOUT = re2.compile(
 STOP = re2.compile(r"[.!?](?:\s|$)|\n\s*\n")
 MENTIONED = 0.5  # the share of its weight that a match keeps there
 
-# Letters of other scripts that are drawn like Latin ones (a part of Unicode's confusables.txt, UTS #39).
-CONFUSABLES = dict(zip("аеорсухіјѕԁԛԝһӏκοραντυιχϲ", "aeopcyxijsdqwhlkopavtuixc", strict=True))
-LEET = str.maketrans("013457@$", "oieastas")
-BASE64 = re2.compile(r"[A-Za-z0-9+/]{24,1000}={0,2}")
 HIDDEN = 0.9  # the weight of an attack that somebody took the trouble to encode
-MOST_DECODED = 10  # stretches of one text
 
 
 def attacks(text: str, families: Sequence[Family]) -> list[Match]:
-    """Every match of the families in the text, as it reads and as it decodes."""
-    plain = _plain(text)
-    mentions = list(_mentions(plain.text))
+    """Every match of the families in the text as it reads, and of some in what else it can be read as."""
+    first, *others = readings(text)
+    said = _lowered(first.text)
+    mentions = list(_mentions(said))
     found = [
-        _match(plain, family.name, family.weight * _share(match.span(), mentions), *match.span())
+        Match(family.name, family.weight * _share(match.span(), mentions), *first.span(*match.span()))
         for family in families
-        for match in family.pattern.finditer(plain.text)
+        for match in family.pattern.finditer(said)
         if match.end() > match.start()
     ]
-    return found + list(_decoded(plain)) + list(_base64(text))
+    return found + list(dict.fromkeys(match for view in others for match in _disguised(view)))
 
 
 def probability(matches: Iterable[Match]) -> float:
@@ -248,11 +242,11 @@ def windows(matches: Iterable[Match], reach: int) -> Iterator[list[Match]]:
         yield ordered[place : bisect_right(ordered, first.start + reach, key=lambda match: match.start)]
 
 
-def _plain(text: str) -> Folded:
-    """The text as a reader takes it: lower case, Latin letters for those drawn like them, nothing invisible."""
-    folded = fold(text.encode("utf-8", "replace").decode())
-    lowered = (c.lower() if len(c.lower()) == 1 else c for c in folded.text)
-    return Folded("".join(CONFUSABLES.get(c, c) for c in lowered).replace("’", "'"), folded.origins, folded.length)
+def _lowered(text: str) -> str:
+    """The text in small letters, one for each of its characters, and with straight apostrophes."""
+    if text.isascii():
+        return text.lower()
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text).replace("’", "'")
 
 
 def _mentions(plain: str) -> Iterator[tuple[int, int]]:
@@ -271,32 +265,10 @@ def _share(span: tuple[int, int], mentions: Sequence[tuple[int, int]]) -> float:
     return MENTIONED if place >= 0 and span[1] <= mentions[place][1] else 1.0
 
 
-def _decoded(plain: Folded) -> Iterator[Match]:
-    """Attacks that show only once base64, rot13 or leetspeak is undone; each spans what was encoded."""
-    for name, text in (("rot13", codecs.decode(plain.text, "rot13")), ("leetspeak", plain.text.translate(LEET))):
-        if text != plain.text and _hit(text) and not _hit(plain.text):
-            yield _match(plain, name, HIDDEN, 0, len(plain.text))
-
-
-def _base64(text: str) -> Iterator[Match]:
-    """Attacks hidden in base64."""
-    for count, match in enumerate(BASE64.finditer(text.encode("utf-8", "replace").decode())):
-        if count == MOST_DECODED:
-            return
-        try:
-            raw = base64.b64decode(match.group() + "=" * (-len(match.group()) % 4), validate=True)
-            hidden = raw.decode()
-        except (binascii.Error, ValueError):
-            continue
-        if _hit(hidden.lower()):
-            yield Match("base64", HIDDEN, *match.span())
-
-
-def _match(plain: Folded, family: str, weight: float, start: int, end: int) -> Match:
-    """A match in the plain text, as one in the text as written."""
-    finding = plain.finding(family, start, end)
-    return Match(family, weight, finding.start, finding.end)
-
-
-def _hit(text: str) -> bool:
-    return any(family.pattern.search(text) for family in ENCODED)
+def _disguised(view: View) -> Iterator[Match]:
+    """Attacks that show only once a disguise is taken off, under its name; each spans what was disguised."""
+    said = _lowered(view.text)
+    for family in ENCODED:
+        for match in family.pattern.finditer(said):
+            if kind := view.kind(*match.span()):
+                yield Match(kind, HIDDEN, *view.span(*match.span()))
