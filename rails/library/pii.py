@@ -1,4 +1,4 @@
-"""Personal data: e-mail addresses, phone, card and account numbers, IP addresses and social security numbers.
+"""Personal data: e-mail addresses, phone, card and account numbers, IP addresses, tax and social security numbers.
 
 Each kind is found in two steps: a linear pattern proposes, and what the number itself can prove (check digits, a
 numbering plan, an address parser) decides. Names, postal addresses and dates of birth prove nothing, and are not found.
@@ -15,19 +15,49 @@ from pydantic import Field, field_validator
 from stdnum import iban, luhn, numdb
 
 from trackbed.rails.config import RailConfig
+from trackbed.rails.library.identities import IDENTITIES, find_identities
 from trackbed.rails.library.phones import NEAR, find_phones
 from trackbed.rails.library.spans import fold
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
-Entity = Literal["EMAIL_ADDRESS", "IBAN_CODE", "CREDIT_CARD", "IP_ADDRESS", "US_SSN", "PHONE_NUMBER"]
+Entity = Literal[
+    "EMAIL_ADDRESS",
+    "IBAN_CODE",
+    "CREDIT_CARD",
+    "IP_ADDRESS",
+    "US_SSN",
+    "PHONE_NUMBER",
+    "DE_TAX_ID",
+    "DE_TAX_NUMBER",
+    "FR_NIR",
+    "FR_SIREN",
+    "ES_NIF",
+    "ES_NIE",
+    "ES_CIF",
+    "IT_FISCAL_CODE",
+    "IT_VAT_CODE",
+    "COMMON",
+    "EU",
+    "DE",
+    "FR",
+    "ES",
+    "IT",
+]
 
-WORDS: dict[Entity, str] = {
+COMMON: dict[str, str] = {
     "EMAIL_ADDRESS": "e-mail address",
     "IBAN_CODE": "bank account number",
     "CREDIT_CARD": "credit card number",
     "IP_ADDRESS": "IP address",
     "US_SSN": "social security number",
     "PHONE_NUMBER": "phone number",
+}
+WORDS = COMMON | {kind: identity.words for kind, identity in IDENTITIES.items()}
+# Names that stand for several kinds.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "COMMON": tuple(COMMON),
+    "EU": tuple(IDENTITIES),
+    **{country: tuple(k for k in IDENTITIES if k.startswith(f"{country}_")) for country in ("DE", "FR", "ES", "IT")},
 }
 
 
@@ -45,7 +75,12 @@ class Pii:
     class Config(RailConfig):
         """What to look for."""
 
-        entities: list[Entity] = Field(list(WORDS), min_length=1, description="The kinds to find; all, if unset.")
+        entities: list[Entity] = Field(
+            ["COMMON"],
+            min_length=1,
+            description="The kinds to find; COMMON, if unset, which are the first six. EU are the tax, social-security "
+            "and identity numbers of Germany, France, Spain and Italy; DE, FR, ES and IT are those of one country.",
+        )
         regions: tuple[str, ...] = Field(
             ("US", "GB", "DE", "FR", "ES", "IT"),
             description="Countries (ISO 3166, two letters) whose phone numbers are found without a country code too. "
@@ -59,17 +94,23 @@ class Pii:
                 raise ValueError(f"{', '.join(unknown)}: not an ISO 3166 code of two capital letters, such as US or DE")
             return regions
 
+        @property
+        def kinds(self) -> frozenset[str]:
+            """The kinds to find, with those of groups."""
+            return frozenset(kind for name in self.entities for kind in GROUPS.get(name, (name,)))
+
     def __init__(self, config: Config, models: Models) -> None:
         # From the kind that proves most to the one that proves least: what one has claimed, the next does not see.
-        finders: dict[Entity, Finder] = {
+        finders: dict[str, Finder] = {
             "EMAIL_ADDRESS": find_emails,
             "IBAN_CODE": find_ibans,
+            **{kind: partial(find_identities, kind=kind) for kind in IDENTITIES},
             "CREDIT_CARD": find_cards,
             "IP_ADDRESS": find_ip_addresses,
             "US_SSN": find_ssns,
             "PHONE_NUMBER": partial(find_phones, regions=config.regions),
         }
-        self.finders = {entity: find for entity, find in finders.items() if entity in config.entities}
+        self.finders = {entity: find for entity, find in finders.items() if entity in config.kinds}
 
     async def check(self, turn: Turn) -> Verdict:
         """Block on any personal data, and say where each piece is. Raises RailFailed on too many numbers to judge."""
