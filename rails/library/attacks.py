@@ -221,7 +221,7 @@ def attacks(text: str, families: Sequence[Family]) -> list[Match]:
         for match in family.pattern.finditer(said)
         if match.end() > match.start()
     ]
-    return found + list(dict.fromkeys(match for view in others for match in _disguised(view)))
+    return found + list(dict.fromkeys(match for view in others for match in _disguised(view, families)))
 
 
 def probability(matches: Iterable[Match]) -> float:
@@ -265,10 +265,14 @@ def _share(span: tuple[int, int], mentions: Sequence[tuple[int, int]]) -> float:
     return MENTIONED if place >= 0 and span[1] <= mentions[place][1] else 1.0
 
 
-def _disguised(view: View) -> Iterator[Match]:
-    """Attacks that show only once a disguise is taken off, under its name; each spans what was disguised."""
+def _disguised(view: View, families: Sequence[Family]) -> Iterator[Match]:
+    """What shows only once a disguise is taken off; it spans what was disguised.
+
+    An order that somebody hid is one, under the name of the disguise; other signs weigh what they do in plain text.
+    """
     said = _lowered(view.text)
-    for family in ENCODED:
+    for family in dict.fromkeys((*ENCODED, *families)):
         for match in family.pattern.finditer(said):
             if kind := view.kind(*match.span()):
-                yield Match(kind, HIDDEN, *view.span(*match.span()))
+                name, weight = (kind, HIDDEN) if family in ENCODED else (family.name, family.weight)
+                yield Match(name, weight, *view.span(*match.span()))

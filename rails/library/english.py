@@ -34,7 +34,7 @@ COMMON = frozenset(
 )
 WORDS = STOP_WORDS | ORDERS | COMMON
 TELLING = frozenset(word for word in ORDERS if len(word) >= 6)
-PREFIXES = frozenset(word[:end] for word in TELLING for end in range(1, len(word)))
+PREFIXES = frozenset(word[:end] for word in WORDS if len(word) > 3 for end in range(1, len(word)))  # of longer words
 _LONGEST = max(map(len, WORDS))
 _SPLIT = 2000  # letters of one stretch
 

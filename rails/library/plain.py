@@ -103,16 +103,19 @@ def _attaches(char: str) -> bool:
 @lru_cache(maxsize=4096)
 def _read(cluster: str) -> str:
     """A character with its marks, made plain."""
-    base, *marks = list(unicodedata.normalize("NFD", cluster))
-    if base.isascii() and base.isalpha():
-        marks = [c for c in marks if unicodedata.combining(c) != OVERLAY]
-        found = base if len(marks) > MARKS else base + "".join(marks)
-    elif len(cluster) > MARKS and _is_mark(cluster[0]):  # the rest of a heap of marks
-        found = "".join(c for c in cluster if not _is_mark(c))
-    else:
-        found = cluster
+    found = cluster
     for _ in range(2):  # what NFKC gives can be one of ours again, and the other way round
         found = unicodedata.normalize("NFKC", "".join(_one(c) for c in found))
+    apart = unicodedata.normalize("NFD", found)
+    marks = [c for c in apart if _is_mark(c)]
+    if not marks:
+        return found
+    if apart[0].isascii() and apart[0].isalpha():
+        heap = len([c for c in marks if unicodedata.combining(c) != OVERLAY]) > MARKS
+        kept = (c for c in apart if not _is_mark(c) or not (heap or unicodedata.combining(c) == OVERLAY))
+        return unicodedata.normalize("NFC", "".join(kept))
+    if _is_mark(apart[0]) and len(marks) > MARKS:  # the rest of a heap
+        return "".join(c for c in apart if not _is_mark(c))
     return found
 
 

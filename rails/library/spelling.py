@@ -21,10 +21,13 @@ WORD = re.compile(r"[A-Za-z]+")
 GAP_IN_WORD = " .-_*|·\n"
 TOGETHER = re.compile(r"[A-Za-z]{12,}")
 DIGITS_FOR_LETTERS = re.compile(r"[A-Za-z0-9@$!|+]+")
-ACCENTED = re.compile(r"[^\W\d_]{6,}")
+ACCENTED = re.compile(r"[^\W\d_]{3,}")
+HUMP = re.compile(r"[A-Z][a-z]*")
 LEET = tuple(str.maketrans("0134567892@$!|+", f"o{one}eas{six}tbgzasiit") for one in "il" for six in "gb")
 FEWEST = 5  # letters that stand apart
 PIECES = 4  # of one word
+SEVERAL = 3  # words in pieces, where none of them tells
+TOLD = 0.75  # the share of the letters of words without spaces that are in words of ours
 
 
 class Edit(NamedTuple):
@@ -90,7 +93,13 @@ def _share(words: list[str]) -> float:
 
 
 def _apart(text: str) -> Iterator[Edit]:
-    """Words that tell, in pieces of which one at least is no word."""
+    """Words in pieces of which one at least is no word: one that tells, or several in a text."""
+    edits = list(_rejoined(text))
+    if len(edits) >= SEVERAL or any(telling(edit.text.lower()) for edit in edits):
+        yield from edits
+
+
+def _rejoined(text: str) -> Iterator[Edit]:
     words = [(match.group().lower(), *match.span()) for match in WORD.finditer(text)]
     done = 0
     for at, (first, start, _) in enumerate(words):
@@ -101,18 +110,24 @@ def _apart(text: str) -> Iterator[Edit]:
             if begin != words[at + count - 2][2] + 1 or text[begin - 1] not in GAP_IN_WORD:
                 break
             pieces.append(piece)
-            if telling("".join(pieces)) and not all(map(known, pieces)):
+            whole = "".join(pieces)
+            if len(whole) > 3 and known(whole) and not all(map(known, pieces)):
                 yield Edit(start, end, re.sub("[^A-Za-z]", "", text[start:end]), "split words")
                 done = at + count
                 break
 
 
 def _together(text: str) -> Iterator[Edit]:
+    """Several words without a space between them, of which one tells."""
     for match in TOGETHER.finditer(text):
-        words = split(match.group().lower())
+        written = match.group()
+        humps = HUMP.findall(written)
+        words = humps if len(humps) > 3 and "".join(humps) == written else split(written.lower())
+        low = [word.lower() for word in words]
         # Suffixes look like short words: initial is at i on.
-        long = [word for word in words if len(word) > 2 and known(word)]
-        if len(words) > 3 and len(long) >= 0.7 * len(words) and _share(words) >= 0.9 and any(map(telling, words)):
+        long = [word for word in low if len(word) > 2 and known(word)]
+        enough = 2 * len(long) >= len(words) if words is humps else 10 * len(long) >= 7 * len(words)
+        if len(words) > 3 and enough and _share(low) >= TOLD and any(map(telling, low)):
             yield Edit(*match.span(), " ".join(words), "joined words")
 
 
@@ -128,7 +143,13 @@ def _leet(text: str) -> Iterator[Edit]:
 
 
 def _accents(text: str) -> Iterator[Edit]:
-    for match in () if text.isascii() else ACCENTED.finditer(text):
+    """Words without their accents, where they are English so; other languages have few of those."""
+    if text.isascii():
+        return
+    edits = []
+    for match in ACCENTED.finditer(text):
         bare = "".join(c for c in unicodedata.normalize("NFD", match.group()) if not unicodedata.combining(c))
-        if bare != match.group() and known(bare.lower()):
-            yield Edit(*match.span(), bare, "accents")
+        if bare != match.group():
+            edits.append(Edit(*match.span(), bare, "accents"))
+    if 2 * sum(len(edit.text) > 3 and known(edit.text.lower()) for edit in edits) >= len(edits):
+        yield from edits
