@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from trackbed.apps.cli import app
 
-COMMANDS = ["demo", "chat", "judge", "serve", "ingest", "models list", "models get", "models path"]
+COMMANDS = ["demo", "chat", "judge", "serve", "attack", "ingest", "models list", "models get", "models path"]
 COMMANDS += [
     "policy check",
     "policy schema",
