@@ -45,6 +45,7 @@ RAILS = {
     "regex": "trackbed.rails.library.regex:Regex",
     "pii": "trackbed.rails.library.pii:Pii",
     "secrets": "trackbed.rails.library.secrets:Secrets",
+    "urls": "trackbed.rails.library.urls:Urls",
     "language": "trackbed.rails.library.language:Language",
     "topics": "trackbed.rails.library.topics:Topics",
     "jailbreak": "trackbed.rails.library.jailbreak:Jailbreak",
