@@ -20,6 +20,7 @@ from trackbed.rails.calls import check_call, check_result
 from trackbed.rails.cite import cite, quote, unmarked
 from trackbed.rails.errors import BudgetSpent, TemplateFailed
 from trackbed.rails.prompt import render_prompt
+from trackbed.rails.pseudonyms import hidden, hide, restored
 from trackbed.rails.sentences import sentences
 from trackbed.rails.stage import Opinion, Rewriter, StagedRail, beginning, drop, mask, merge, run_stage
 from trackbed.rails.stream import HoldBack, waits_for_the_end
@@ -102,7 +103,7 @@ class Pipeline:
 
     async def _respond(self, turn: Turn, trace: Trace, listen: Listener | None) -> Reply:
         """One turn within the policy's budget."""
-        turn = _untrusted(self.policy.bind(turn))
+        turn = hidden(_untrusted(self.policy.bind(turn)))
         meter = METER.set(Meter(self.policy.budget.model_calls))
         try:
             async with self.admission, asyncio.timeout(self.policy.budget.wall) as clock:
@@ -229,7 +230,9 @@ class Pipeline:
         trace = Trace()
         draft = turn.draft
         turn = replace(_untrusted(self.policy.bind(turn)), draft=draft)
-        turn, verdict = await self._run(stage, turn, trace)
+        turn, verdict = await self._run(stage, hidden(turn), trace)
+        if stage == "output" and turn.draft is not None and verdict.action != "block":
+            turn = replace(turn, draft=restored(turn.draft, turn.pseudonyms))
         return turn, verdict, trace
 
     async def _run(
@@ -245,7 +248,8 @@ class Pipeline:
             return Scripted(turn, "answer")
         scripted = await self.script(turn, trace)
         if scripted.then == "answer" and scripted.turn.said:
-            tell(listen, Text(f"{scripted.turn.said}\n\n"))
+            said = restored(scripted.turn.said, turn.pseudonyms)
+            tell(listen, Text(f"{said}\n\n"))
         return scripted
 
     async def _search(self, turn: Turn, trace: Trace) -> Turn:
@@ -259,12 +263,14 @@ class Pipeline:
         notes = {"passages": len(kept), "best_score": best}
         ended = perf_counter()
         trace.add(Span("retrieval", "search", 1000 * (ended - started), notes=notes, ended=ended))
-        return replace(turn, passages=kept)
+        return hidden(replace(turn, passages=kept))
 
     async def _draft(self, turn: Turn, trace: Trace, listen: Listener | None) -> tuple[Turn, Verdict]:
         """The turn with the model's answer, judged only as far as it was shown. Raises what the model raises."""
         started, generation = perf_counter(), self.policy.generation
         model, prompt = self.generators[generation.model], render_prompt(turn, self.policy)
+        if turn.pseudonyms:  # a value may also stand in the caller's variables
+            prompt = tuple(Message(message.role, hide(message.content, turn.pseudonyms)) for message in prompt)
         completion: Completion | None
         opinions: Sequence[Opinion] = ()
         if listen is None:
@@ -314,7 +320,8 @@ class Pipeline:
     def _refuse(self, turn: Turn, verdict: Verdict, trace: Trace) -> Reply:
         """The policy's words of refusal. The refused question does not enter the conversation."""
         messages = turn.history[: turn.judged]
-        return Reply(self.policy.refusal(verdict, turn), (), trace, verdict, messages, turn.remembers(messages))
+        words = restored(self.policy.refusal(verdict, turn), turn.pseudonyms)
+        return Reply(words, (), trace, verdict, messages, turn.remembers(messages), turn.pseudonyms)
 
     async def _reply(self, turn: Turn, text: str, verdict: Verdict, trace: Trace) -> Reply:
         """The answer with its citations."""
@@ -327,8 +334,10 @@ class Pipeline:
             ended = perf_counter()
             trace.add(Span("output", "cite", 1000 * (ended - started), notes=notes, ended=ended))
         text = "\n\n".join(filter(None, [turn.said, text]))
+        # The conversation keeps the pseudonyms, since the next turn's model reads it.
         messages = (*turn.history, Message("user", turn.question), Message("assistant", text))
-        return Reply(text, citations, trace, verdict, messages, turn.remembers(messages))
+        text, state = restored(text, turn.pseudonyms), turn.remembers(messages)
+        return Reply(text, citations, trace, verdict, messages, state, turn.pseudonyms)
 
     async def _quoted(self, turn: Turn, citation: Citation, trace: Trace) -> Citation:
         """The citation as the rails that find spans leave its quote; none is left of one that they block.
@@ -340,7 +349,8 @@ class Pipeline:
             "output", self.finders, replace(turn, draft=citation.quote), judged, self.rewriters
         )
         trace.spans += [span for span in judged.spans if span.verdict and span.verdict.action != "allow"]
-        return replace(citation, quote="" if verdict.action == "block" else view.draft or "")
+        left = "" if verdict.action == "block" else view.draft or ""
+        return replace(citation, quote=restored(left, turn.pseudonyms))
 
     async def _returned(self, turn: Turn, text: str) -> tuple[str, Verdict]:
         """What an action of the dialog returned, as the rails on the results of tools leave it."""

@@ -20,6 +20,7 @@ from trackbed.llm.types import Message
 from trackbed.rails.arguments import mask_call, masked, write
 from trackbed.rails.budget import METER, Meter, metered
 from trackbed.rails.errors import BudgetSpent, RailFailed
+from trackbed.rails.pseudonyms import hidden, named
 from trackbed.rails.sentences import ITEM
 from trackbed.rails.trace import digest
 from trackbed.rails.types import PARTS, Rail, Reason, Span, Stage, Then, ToolCall, Trace, Turn, Verdict
@@ -43,6 +44,7 @@ class StagedRail:
     immediate: bool = field(init=False)  # its check never waits, so that it needs no task and no clock
     enforced: bool = field(init=False)
     rewrites: bool = field(init=False)  # it may change the text, so that its neighbours have to wait for it
+    restores: bool = field(init=False)  # what it masks is put back into the answer
     ours: bool = field(init=False)  # it ships with trackbed, and leaves alone what it is given
 
     def __post_init__(self) -> None:
@@ -50,6 +52,7 @@ class StagedRail:
         object.__setattr__(self, "immediate", not waits(type(self.rail).check))
         object.__setattr__(self, "enforced", enforced)
         object.__setattr__(self, "ours", type(self.rail).__module__.startswith("trackbed.rails.library."))
+        object.__setattr__(self, "restores", enforced and bool(getattr(self.use.config, "restore", False)))
         object.__setattr__(self, "rewrites", enforced and self.use.then in ("mask", "drop", "quote"))
 
 
@@ -86,6 +89,12 @@ async def run_stage(
     for group in groups(rails):
         views = views or [(view, digest(view.text), parts(view)) for view in _views(stage, turn)]
         opinions = await judge([Look(staged, *view) for staged in group for view in views], rewriters)
+        if (
+            group[0].restores
+            and any(o.verdict.action == "rewrite" for o in opinions)
+            and not any(o.blocks for o in opinions)
+        ):
+            turn, opinions = _pseudonymised(turn, [view for view, *_ in views], opinions)
         for opinion in opinions:
             trace.spans.append(opinion.span)
             if opinion.staged.enforced:
@@ -95,7 +104,7 @@ async def run_stage(
             return turn, merge(enforced)
         if group[0].rewrites and any(o.verdict.action == "rewrite" for o in opinions):
             texts = [o.verdict.text if o.verdict.action == "rewrite" else None for o in opinions]
-            turn, views = _rewritten(stage, turn, texts), []
+            turn, views = hidden(_rewritten(stage, turn, texts)), []
     return turn, merge(enforced)
 
 
@@ -234,6 +243,22 @@ def _rewritten(stage: Stage, turn: Turn, texts: Sequence[str | None]) -> Turn:
         question=turn.question if question is None else question,
         history=(*turn.history[: turn.judged], *history),
     )
+
+
+def _pseudonymised(turn: Turn, views: Sequence[Turn], opinions: Sequence[Opinion]) -> tuple[Turn, list[Opinion]]:
+    """The turn that knows by names what was found, and the opinions, one of each view, with names for mere kinds."""
+    found = [
+        (view.text, opinion.verdict.findings if opinion.verdict.action == "rewrite" else ())
+        for view, opinion in zip(views, opinions, strict=True)
+    ]
+    turn, texts = named(turn, found)
+    told = list[Opinion]()
+    for opinion, text in zip(opinions, texts, strict=True):
+        verdict = opinion.verdict
+        if verdict.action == "rewrite":
+            verdict = replace(verdict, text=text)
+        told.append(opinion._replace(verdict=verdict, span=opinion.span._replace(verdict=verdict)))
+    return turn, told
 
 
 def _immediate(look: Look, rewriters: Mapping[Then, Rewriter]) -> Opinion:

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, get_args
 
 from trackbed.rails.cite import cited_beginning
+from trackbed.rails.pseudonyms import complete, restored
 from trackbed.rails.sentences import END
 from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, parts, waits
 from trackbed.rails.trace import digest
@@ -142,8 +143,10 @@ class HoldBack:
         citations: tuple[Citation, ...] = ()
         if self.turn.passages:
             text, citations = cited_beginning(text + following, self.turn.passages)
+        text = complete(text, self.turn.pseudonyms)
         if len(text) > len(self.shown) and text.startswith(self.shown):
-            self.emit(Text(text[len(self.shown) :]))
+            # Not the beginning of a pseudonym: what is put in its place is shown in one piece.
+            self.emit(Text(restored(text[len(self.shown) :], self.turn.pseudonyms)))
             self.shown = text
             for citation in citations[self.citations :]:
                 self.emit(await self.quoted(self.turn, citation, Trace()))

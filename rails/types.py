@@ -168,6 +168,8 @@ class Turn:
     call: ToolCall | None = None  # of a tool, on the stage that judges those
     result: str | None = None  # what the tool returned; None while the call itself is judged
     confirmed: frozenset[str] = frozenset()  # the digests of the calls that the user has confirmed
+    # What stands for personal data in the turn's texts, such as <EMAIL_ADDRESS_1>, and the data. No log shows it.
+    pseudonyms: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
 
     def remembers(self, messages: tuple[Message, ...]) -> State:
         """The state after this turn, when these messages, which begin with the judged history, are judged."""
@@ -332,10 +334,11 @@ class Reply:
     verdict: Verdict
     messages: tuple[Message, ...] = ()  # the conversation so far as the rails left it; a refused question is not in it
     state: State = field(default_factory=State)  # of the conversation, when these messages are judged
+    pseudonyms: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)  # that stand in the messages
 
     def next(self, question: str) -> Turn:
         """The turn that asks `question` after this reply; what was judged already is not judged again."""
-        return Turn(question, self.messages, judged=len(self.messages), state=self.state)
+        return Turn(question, self.messages, judged=len(self.messages), state=self.state, pseudonyms=self.pseudonyms)
 
 
 @dataclass(frozen=True, slots=True)

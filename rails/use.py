@@ -138,6 +138,8 @@ def _rail(stage: Stage, node: Node, scope: Scope, problems: Problems) -> RailUse
     for key, model in named_models(config):
         if model not in scope.models:
             problems.add(f"{model!r} is not one of the models{nearest(model, scope.models)}", own.at([key]).place)
+    if getattr(config, "restore", False) and (keys.then != "mask" or stage not in ("input", "retrieval")):
+        problems.add("'restore' needs 'then: mask', on input or retrieval", own.at(["restore"]).place)
     return RailUse(
         rail=keys.rail,
         id=keys.id or keys.rail,

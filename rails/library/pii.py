@@ -94,6 +94,12 @@ class Pii:
                 raise ValueError(f"{', '.join(unknown)}: not an ISO 3166 code of two capital letters, such as US or DE")
             return regions
 
+        restore: bool = Field(
+            False,
+            description="With `then: mask` on input or retrieval: whether the model sees a pseudonym in place of each "
+            "value, such as <EMAIL_ADDRESS_1>, and the value is put back into the answer.",
+        )
+
         @property
         def kinds(self) -> frozenset[str]:
             """The kinds to find, with those of groups."""
