@@ -46,6 +46,7 @@ RAILS = {
     "pii": "trackbed.rails.library.pii:Pii",
     "secrets": "trackbed.rails.library.secrets:Secrets",
     "urls": "trackbed.rails.library.urls:Urls",
+    "markup": "trackbed.rails.library.markup:Markup",
     "language": "trackbed.rails.library.language:Language",
     "topics": "trackbed.rails.library.topics:Topics",
     "jailbreak": "trackbed.rails.library.jailbreak:Jailbreak",

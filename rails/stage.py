@@ -158,6 +158,7 @@ def merge(verdicts: Sequence[Verdict]) -> Verdict:
 def mask(turn: Turn, verdict: Verdict) -> str | None:
     """The text with each finding replaced by its label in angle brackets; overlapping findings become one.
 
+    Where the verdict brings a text of its own, it is that.
     Of a call, it is JSON in which strings alone are masked; None where something else would have to be.
 
     >>> mask(Turn("", text="mail a@b.org now"), Verdict.block(findings=(Finding("EMAIL_ADDRESS", 5, 12),)))
@@ -168,6 +169,8 @@ def mask(turn: Turn, verdict: Verdict) -> str | None:
     if turn.call and turn.result is None:
         call = mask_call(turn.call, verdict.findings)
         return call.text if call else None
+    if verdict.text is not None:
+        return verdict.text
     return masked(turn.text, verdict.findings, 0, len(turn.text))
 
 
@@ -346,6 +349,8 @@ def _concluded(look: Look, verdict: object, seconds: float, rewriters: Mapping[T
             text = rewriters[use.then](look.turn, sound)
             if text is not None:
                 sound = replace(sound, action="rewrite", text=text)
+        if sound.action == "block" and sound.text is not None:
+            sound = replace(sound, text=None)  # it was for a mask
     except Exception as failure:  # noqa: BLE001 - nonsense comes in every form
         return _failed(look, failure, seconds)
     if sound.action != "allow":

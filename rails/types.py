@@ -218,7 +218,7 @@ class Verdict:
     categories: tuple[str, ...] = ()
     score: float | None = None  # the probability, 0 to 1, that the text breaks the rail, where the rail has one
     findings: tuple[Finding, ...] = ()
-    text: str | None = None  # what a rewrite puts in place of the judged text
+    text: str | None = None  # what a rewrite, or the mask of a block, puts in place of the judged text
     stage: Judge | None = None  # filled in by run_stage, with `rail`
     rail: str = ""  # the rail's id
 
@@ -238,9 +238,13 @@ class Verdict:
         score: float | None = None,
         findings: tuple[Finding, ...] = (),
         reason: Reason = "policy",
+        text: str | None = None,
     ) -> "Verdict":
-        """The text breaks the rail; `findings` say where, so that a policy may mask instead."""
-        return cls("block", reason, detail, categories, score, findings)
+        """The text breaks the rail; `findings` say where, so that a policy may mask instead.
+
+        `text` is what a mask puts in place of the whole text, where labels in place of the findings would not do.
+        """
+        return cls("block", reason, detail, categories, score, findings, text)
 
     @classmethod
     def rewrite(
