@@ -1,23 +1,26 @@
 """Personal data: e-mail addresses, phone, card and account numbers, IP addresses, tax and social security numbers.
 
 Each kind is found in two steps: a linear pattern proposes, and what the number itself can prove (check digits, a
-numbering plan, an address parser) decides. Names, postal addresses and dates of birth prove nothing, and are not found.
+numbering plan, an address parser) decides. Names of people and places prove nothing: where a policy asks for them, a
+model says what it takes for one. Postal addresses and dates of birth are not found.
 """
 
 import ipaddress
+import pkgutil
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import re2
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from stdnum import iban, luhn, numdb
 
 from trackbed.rails.config import RailConfig
 from trackbed.rails.library.identities import IDENTITIES, find_identities
+from trackbed.rails.library.names import NAMES, Analyze, missing, presidio
 from trackbed.rails.library.phones import NEAR, find_phones
-from trackbed.rails.library.spans import fold
+from trackbed.rails.library.spans import disjoint, fold
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
 Entity = Literal[
@@ -36,6 +39,8 @@ Entity = Literal[
     "ES_CIF",
     "IT_FISCAL_CODE",
     "IT_VAT_CODE",
+    "PERSON",
+    "LOCATION",
     "COMMON",
     "EU",
     "DE",
@@ -52,7 +57,12 @@ COMMON: dict[str, str] = {
     "US_SSN": "social security number",
     "PHONE_NUMBER": "phone number",
 }
-WORDS = COMMON | {kind: identity.words for kind, identity in IDENTITIES.items()}
+WORDS = {
+    **COMMON,
+    **{kind: identity.words for kind, identity in IDENTITIES.items()},
+    "PERSON": "name of a person",
+    "LOCATION": "name of a place",
+}
 # Names that stand for several kinds.
 GROUPS: dict[str, tuple[str, ...]] = {
     "COMMON": tuple(COMMON),
@@ -79,7 +89,18 @@ class Pii:
             ["COMMON"],
             min_length=1,
             description="The kinds to find; COMMON, if unset, which are the first six. EU are the tax, social-security "
-            "and identity numbers of Germany, France, Spain and Italy; DE, FR, ES and IT are those of one country.",
+            "and identity numbers of Germany, France, Spain and Italy; DE, FR, ES and IT are those of one country. "
+            "PERSON and LOCATION need the extra `pii`.",
+        )
+        ner_model: str = Field(
+            "en_core_web_sm",
+            pattern=r"^[a-z]{2,3}_\w+$",
+            description="The installed spaCy model that finds PERSON and LOCATION; it reads one language.",
+        )
+        analyzer: str | None = Field(
+            None,
+            description="What finds PERSON and LOCATION in place of Presidio: the import path, package.module:name, "
+            "of a function that is given a text and a list of kinds, and gives the kind, start and end of each name.",
         )
         regions: tuple[str, ...] = Field(
             ("US", "GB", "DE", "FR", "ES", "IT"),
@@ -100,6 +121,28 @@ class Pii:
             "value, such as <EMAIL_ADDRESS_1>, and the value is put back into the answer.",
         )
 
+        @model_validator(mode="after")
+        def _names_can_be_found(self) -> Self:
+            if not self.names:
+                return self
+            if self.analyzer is None:
+                mistake = missing(self.ner_model)
+            else:
+                mistake = "" if callable(_resolved(self.analyzer)) else f"{self.analyzer!r} is no function"
+            if mistake:
+                raise ValueError(mistake)
+            return self
+
+        @property
+        def names(self) -> list[str]:
+            """The kinds to find that only a model knows."""
+            return [kind for kind in NAMES if kind in self.kinds]
+
+        @property
+        def streams(self) -> Streams:
+            """A model may take a name for another when the sentence goes on."""
+            return "whole" if self.names else "spans"
+
         @property
         def kinds(self) -> frozenset[str]:
             """The kinds to find, with those of groups."""
@@ -117,6 +160,9 @@ class Pii:
             "PHONE_NUMBER": partial(find_phones, regions=config.regions),
         }
         self.finders = {entity: find for entity, find in finders.items() if entity in config.kinds}
+        self.names = config.names
+        if self.names:
+            self.analyze: Analyze = _resolved(config.analyzer) if config.analyzer else presidio(config.ner_model)
 
     async def check(self, turn: Turn) -> Verdict:
         """Block on any personal data, and say where each piece is. Raises RailFailed on too many numbers to judge."""
@@ -127,18 +173,27 @@ class Pii:
             spans = list(find(text))
             findings += [folded.finding(entity, *span) for span in spans]
             text = _blanked(text, spans)
+        if self.names:
+            named = self.analyze(text.replace("\0", " "), self.names)
+            findings += [folded.finding(*name) for name in named if name[0] in self.names]
         if not findings:
             return Verdict.allow()
-        findings.sort(key=lambda finding: finding.start)
-        kinds = tuple(entity for entity in self.finders if any(finding.label == entity for finding in findings))
-        return Verdict.block(
-            detail=", ".join(WORDS[kind] for kind in kinds), categories=kinds, findings=tuple(findings)
-        )
+        found = disjoint(findings)
+        kinds = tuple(kind for kind in WORDS if any(finding.label == kind for finding in found))
+        return Verdict.block(detail=", ".join(WORDS[kind] for kind in kinds), categories=kinds, findings=found)
 
     def held(self, turn: Turn) -> int:
         """From where on a number or an address may have begun that is not complete."""
         folded = fold(turn.text)
         return folded.origin(_unfinished(folded.text))
+
+
+def _resolved(path: str) -> Any:  # Any: whatever the path leads to
+    """What stands at an import path. Raises ValueError."""
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path!r} cannot be imported: {error}") from None
 
 
 APART = 64  # characters between two digits of one number, and behind its last one that say what it is, at most
