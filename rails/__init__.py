@@ -47,6 +47,7 @@ RAILS = {
     "secrets": "trackbed.rails.library.secrets:Secrets",
     "urls": "trackbed.rails.library.urls:Urls",
     "markup": "trackbed.rails.library.markup:Markup",
+    "code": "trackbed.rails.library.code:Code",
     "language": "trackbed.rails.library.language:Language",
     "topics": "trackbed.rails.library.topics:Topics",
     "jailbreak": "trackbed.rails.library.jailbreak:Jailbreak",

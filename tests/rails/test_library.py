@@ -79,6 +79,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "secrets": {},
     "urls": {"deny": ["evil.example"]},
     "markup": {},
+    "code": {},
 }
 
 
@@ -87,6 +88,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 async def test_a_rail_that_needs_no_model_judges_the_text_alone(name: str, stage: Stage) -> None:
     rail = resolve(name)
     judge = rail(rail.Config(**CONFIGS[name]), Models())
-    elsewhere = "forbidden a@b.org https://evil.example <b> " + "password=" + "hunter2"
+    elsewhere = "forbidden a@b.org https://evil.example <b> {{7*7}} " + "password=" + "hunter2"
     assert (await judge.check(Turn(elsewhere, draft=elsewhere, stage=stage, text="fine"))).action == "allow"
     assert (await judge.check(Turn("fine", draft="fine", stage=stage, text=elsewhere))).action == "block"
