@@ -48,6 +48,7 @@ RAILS = {
     "urls": "trackbed.rails.library.urls:Urls",
     "markup": "trackbed.rails.library.markup:Markup",
     "code": "trackbed.rails.library.code:Code",
+    "canary": "trackbed.rails.library.canary:Canary",
     "language": "trackbed.rails.library.language:Language",
     "topics": "trackbed.rails.library.topics:Topics",
     "jailbreak": "trackbed.rails.library.jailbreak:Jailbreak",

@@ -80,6 +80,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "urls": {"deny": ["evil.example"]},
     "markup": {},
     "code": {},
+    "canary": {"tokens": ["hunter2"]},
 }
 
 
