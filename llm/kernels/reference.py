@@ -57,6 +57,11 @@ def sample(logits: torch.Tensor, temperature: float, top_p: float, drawn: float)
     return int(torch.searchsorted(steps, drawn * steps[-1]))
 
 
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """x Phi(x), Phi the normal distribution's (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
+    return torch.nn.functional.gelu(x)
+
+
 def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up (Shazeer 2020, arXiv:2002.05202): [rows, 2 n], the gate first -> [rows, n]."""
     gate, up = gate_up.chunk(2, dim=-1)

@@ -191,6 +191,13 @@ def test_swiglu_is_that_of_the_reference(isa: str) -> None:
     np.testing.assert_allclose(cpu.swiglu(gate, up), expected.numpy(), rtol=1e-6, atol=1e-30)
 
 
+def test_gelu_is_that_of_the_reference(isa: str) -> None:
+    x = np.concatenate([random(3, 96), random(3, 96, seed=1) * 8])
+    x[0, :6] = [0, -0.0, 100, -100, 5.5, -5.5]
+    expected = reference.gelu(torch.from_numpy(x))
+    np.testing.assert_allclose(cpu.gelu(x), expected.numpy(), rtol=1e-6, atol=2e-7)
+
+
 @pytest.mark.parametrize("head_dim", [2, 6, 10, 64, 128])
 def test_rope_is_that_of_the_reference(isa: str, head_dim: int) -> None:
     heads, angles = random(3, head_dim), random(head_dim // 2)

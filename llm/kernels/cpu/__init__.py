@@ -139,6 +139,13 @@ def swiglu(gate: Floats, up: Floats) -> Floats:
     return out
 
 
+def gelu(x: Floats) -> Floats:
+    """x Phi(x), Phi the normal distribution's: [rows, n], rows * n a multiple of 32."""
+    out = x.copy()
+    _cpu.gelu(out)
+    return out
+
+
 def rope(heads: Floats, cosines: Floats, sines: Floats, scale: float = 1.0) -> Floats:
     """Each head's pairs (i, i + head_dim / 2), turned and scaled: [heads, head_dim], twice [head_dim / 2]."""
     turned = heads.copy()

@@ -105,6 +105,9 @@ def linear(x: _Floats, weight: Weight, out: _Floats, threads: int = 1) -> None:
 def quantise(x: _Floats, codes: NDArray[np.int8], scales: _Floats) -> None:
     """Groups of 32 of float32 [rows, n] as codes from -127 to 127, and a scale each."""
 
+def gelu(x: _Floats) -> None:
+    """x Phi(x), in place."""
+
 def swiglu(gate: _Floats, up: _Floats, out: _Floats) -> None:
     """out = silu(gate) * up."""
 

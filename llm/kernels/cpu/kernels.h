@@ -59,6 +59,7 @@ struct Queries {
     void multiply(const Weight& weight, std::size_t panel, const Input& input, std::size_t row, std::size_t rows,   \
                   float* out);                                                                                      \
     void swiglu(const float* gate, const float* up, float* out, std::size_t n);                                     \
+    void gelu(float* x, std::size_t n);                                                                             \
     void rope(float* head, const float* cosines, const float* sines, float scale, std::size_t head_dim);            \
     void write_cache(const Cache& cache, std::size_t block, std::size_t place, std::size_t head, const float* key,  \
                      const float* value);                                                                           \
@@ -82,6 +83,7 @@ struct Kernels {
     decltype(&generic::quantise) quantise;
     decltype(&generic::multiply) multiply;
     decltype(&generic::swiglu) swiglu;
+    decltype(&generic::gelu) gelu;
     decltype(&generic::rope) rope;
     decltype(&generic::write_cache) write_cache;
     decltype(&generic::attend) attend;

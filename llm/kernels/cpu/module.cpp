@@ -41,8 +41,8 @@ namespace {
 
 #define TRACKBED_TABLE(isa)                                                                                         \
     Kernels {                                                                                                       \
-        #isa, isa::rms_norm, isa::quantise, isa::multiply, isa::swiglu, isa::rope, isa::write_cache, isa::attend,   \
-            isa::merge, isa::sample                                                                                 \
+        #isa, isa::rms_norm, isa::quantise, isa::multiply, isa::swiglu, isa::gelu, isa::rope, isa::write_cache,     \
+            isa::attend, isa::merge, isa::sample                                                                               \
     }
 
 // Those of the instruction sets that this processor runs, best first.
@@ -160,6 +160,12 @@ void swiglu(ConstMatrix gate, ConstMatrix up, Matrix out) {
     if (gate.size() % PANEL || up.size() != gate.size() || out.size() != gate.size())
         throw std::invalid_argument("swiglu: gate, up and out are of one size, a multiple of 32");
     chosen->swiglu(gate.data(), up.data(), out.data(), gate.size());
+}
+
+void gelu(Matrix x) {
+    if (x.size() % 32) throw std::invalid_argument("gelu: x is of a size that is a multiple of 32");
+    nb::gil_scoped_release released;
+    chosen->gelu(x.data(), x.size());
 }
 
 void rope(Matrix heads, ConstVector cosines, ConstVector sines, float scale) {
@@ -312,6 +318,7 @@ NB_MODULE(_cpu, m) {
     m.def("quantise", &quantise, "x"_a.noconvert(), "codes"_a.noconvert(), "scales"_a.noconvert(),
           "Groups of 32 of float32 [rows, n] as codes from -127 to 127, and a scale each.");
     m.def("swiglu", &swiglu, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), "out = silu(gate) * up.");
+    m.def("gelu", &gelu, "x"_a.noconvert(), "x Phi(x), in place.");
     m.def("rope", &rope, "heads"_a.noconvert(), "cosines"_a.noconvert(), "sines"_a.noconvert(), "scale"_a,
           "Turn the pairs (i, i + head_dim / 2) of each head in place, and scale it.");
     m.def("sample", &sample, "logits"_a.noconvert(), "temperature"_a, "top_p"_a, "drawn"_a,
