@@ -179,12 +179,20 @@ def _open_engines(
 
             engines[path] = RemoteEngine(path, secret(path.key_env) if path.key_env else "")
         elif path not in engines:
-            # Imported here: rails that ask no model do without PyTorch.
-            from trackbed.llm.engine import Engine
-
             report(f"loading {policy.models[name]}", 0, 0)
-            engines[path] = stack.enter_context(Engine.open(path, settings.engine))
+            engines[path] = _open(path, settings, stack)
     return {name: engines[path] for name, path in paths.items()}
+
+
+def _open(path: Path, settings: Settings, stack: ExitStack) -> Generator:
+    """A judge where the folder describes one, else an engine. Imported here: a policy may need neither."""
+    if (path / "judge.json").is_file():
+        from trackbed.llm.judge import Judge
+
+        return stack.enter_context(Judge(path, settings.models, threads=settings.engine.threads))
+    from trackbed.llm.engine import Engine
+
+    return stack.enter_context(Engine.open(path, settings.engine))
 
 
 def _found(settings: Settings, source: ModelSource) -> Path | Endpoint:

@@ -62,6 +62,14 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True)
+class Shipped:
+    """A folder that comes with this package, and the entry whose files it stands on."""
+
+    folder: Path
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A model that has a name here."""
 
@@ -69,7 +77,7 @@ class Entry:
     kind: Kind
     licence: str
     memory_gb: float  # the weights as they are published, in 10^9 bytes; the KV cache comes on top
-    source: Package | Hub
+    source: Package | Hub | Shipped
 
 
 class Row(NamedTuple):
@@ -82,6 +90,7 @@ class Row(NamedTuple):
     present: bool  # the files are there, in full length; their digests are checked at use
 
 
+JUDGES = Path(__file__).parent / "judges"
 LLAMA_31 = "Llama 3.1 Community License"
 LLAMA_32 = "Llama 3.2 Community License"
 
@@ -146,6 +155,8 @@ _ENTRIES = (
     Entry("llama-3.1-405b-instruct", "chat", LLAMA_31, 811.7, Hub("meta-llama/Llama-3.1-405B-Instruct")),
     Entry("llama-3.2-1b-instruct", "chat", LLAMA_32, 2.5, Hub("meta-llama/Llama-3.2-1B-Instruct")),
     Entry("llama-3.2-3b-instruct", "chat", LLAMA_32, 6.4, Hub("meta-llama/Llama-3.2-3B-Instruct")),
+    Entry("minilm-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-guard", "all-minilm-l6-v2")),
+    Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", "all-minilm-l6-v2")),
     Entry("llama-guard-3-1b", "guard", LLAMA_32, 3.0, Hub("meta-llama/Llama-Guard-3-1B")),
     Entry("llama-guard-3-8b", "guard", LLAMA_31, 16.1, Hub("meta-llama/Llama-Guard-3-8B")),
 )
@@ -190,6 +201,8 @@ def get(
     """
     source = _source(name, catalogue)
     if isinstance(source, Path):
+        if (entry := catalogue.get(name)) and isinstance(entry.source, Shipped):
+            get(entry.source.base, cache, progress, catalogue, pip)
         return source
     # What is missing or damaged is what getting is for.
     with contextlib.suppress(ModelLoadError):
@@ -224,7 +237,7 @@ def digest(name: str, cache: Path, catalogue: Mapping[str, Entry] = CATALOGUE) -
 
 def listed(cache: Path, catalogue: Mapping[str, Entry] = CATALOGUE) -> list[Row]:
     """Every entry, and whether its files are in the cache."""
-    return [Row(e.name, e.kind, e.licence, e.memory_gb, _present(e, cache)) for e in catalogue.values()]
+    return [Row(e.name, e.kind, e.licence, e.memory_gb, _present(e, cache, catalogue)) for e in catalogue.values()]
 
 
 class _Manifest(BaseModel):
@@ -249,7 +262,7 @@ class _Held:
 
 def _source(name: str, catalogue: Mapping[str, Entry]) -> Package | Hub | Path:
     if entry := catalogue.get(name):
-        return entry.source
+        return entry.source.folder if isinstance(entry.source, Shipped) else entry.source
     if match := HUB_NAME.fullmatch(name):
         return Hub(match["repository"], match["revision"] or "main", match["file"])
     if name and (path := Path(name).expanduser()).exists():
@@ -306,7 +319,9 @@ def _check(name: str, held: _Held, cache: Path) -> None:
             written.write(json.dumps(checked).encode())
 
 
-def _present(entry: Entry, cache: Path) -> bool:
+def _present(entry: Entry, cache: Path, catalogue: Mapping[str, Entry]) -> bool:
+    if isinstance(entry.source, Shipped):
+        return _present(catalogue[entry.source.base], cache, catalogue)
     try:
         held = _held(entry.name, entry.source, cache)
         return all((held.folder / file).stat().st_size == digest.size for file, digest in held.files.items())

@@ -1,0 +1,203 @@
+"""A judge: a small encoder that tells harmful texts from harmless ones, and is asked as a guard model is.
+
+A judge is a folder of `judge.json` and an adapter (LoRA) for each role whose messages it judges; those that ship are
+under `llm/judges/`, each with its card. It satisfies `Generator`, and all it can say are its labels: so rails, tests
+and policies take it for a guard model. A text that is longer than a window is read in windows that overlap, and the
+worst of them counts. A judge knows messages and probabilities. It knows nothing of policies.
+"""
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trackbed.llm.catalogue import locate
+from trackbed.llm.errors import LLMError, ModelLoadError
+from trackbed.llm.kernels import cpu
+from trackbed.llm.models.bert import Bert, Change
+from trackbed.llm.safetensors_file import SafetensorsFile, read_safetensors
+from trackbed.llm.stored import DType, Stored
+from trackbed.llm.types import Completion, Delta, Message, Prompt, RawPrompt, SamplingParams, Usage
+from trackbed.llm.windows import Reader
+
+DESCRIPTION = "judge.json"
+SAFE = "safe"  # what it says of a text that has none of its labels
+
+Floats = npt.NDArray[np.float32]
+JudgedRole = Literal["user", "assistant"]
+
+
+class Adapter(BaseModel):
+    """One role's part of judge.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(pattern=r"^[\w-]+\.safetensors$")
+    labels: tuple[str, ...] = Field(min_length=1)  # the first is what is looked for; others are kinds of it
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    tokens: int = Field(ge=8)  # of a window
+    # The first label's probability is 1 / (1 + exp(-(scale * logit + shift))), fitted on rows that trained nothing.
+    scale: float = Field(gt=0)
+    shift: float
+
+
+class Described(BaseModel):
+    """What judge.json says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1]
+    base: str  # the encoder's name in the catalogue
+    roles: dict[JudgedRole, Adapter] = Field(min_length=1)
+
+
+class Judged(NamedTuple):
+    """What a judge finds of a text."""
+
+    probabilities: Mapping[str, float]  # of each label
+    tokens: int  # that it read
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The first label where it is likelier than not, and then the kinds that are; the likeliest at least."""
+        first, *kinds = self.probabilities
+        if self.probabilities[first] < 0.5:
+            return ()
+        likely = [kind for kind in kinds if self.probabilities[kind] >= 0.5]
+        return (first, *(likely or sorted(kinds, key=lambda kind: -self.probabilities[kind])[:1]))
+
+
+class Judge:
+    """A judge that is open. May be used from any thread; an adapter is read when its role is first judged."""
+
+    def __init__(self, folder: Path, cache: Path, *, dtype: DType = "float32", threads: int | None = None) -> None:
+        """The judge of a folder; `cache` is where the catalogue's models are. Raises ModelLoadError, UnknownModel."""
+        self.folder = folder
+        try:
+            self.described = Described.model_validate_json((folder / DESCRIPTION).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ModelLoadError(f"{folder / DESCRIPTION} does not describe a judge: {error}") from error
+        self._base = locate(self.described.base, cache)
+        self._dtype, self._threads = dtype, threads
+        self._lock = threading.Lock()
+        self._loaded: dict[JudgedRole, _Loaded] = {}
+
+    def judge(self, text: str, before: str = "", role: JudgedRole = "user") -> Judged:
+        """How probable each label is of a message; `before` is what it answers.
+
+        Of a role that has no adapter, another's judges, and the message alone: it was not taught to read both. Raises
+        ModelLoadError where an adapter cannot be read.
+        """
+        if role in self.described.roles:
+            return self._load(role).judge(text, before)
+        return self._load(next(iter(self.described.roles))).judge(text, "")
+
+    async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:
+        """`safe`, or the first label and in a second line the kinds: what a guard model answers."""
+        found = await self._judged(prompt)
+        first, *kinds = found.labels or (SAFE,)
+        text = f"{first}\n{','.join(kinds)}" if kinds else first
+        return Completion(text, "stop", Usage(found.tokens, 1 + len(kinds)))
+
+    async def stream(self, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
+        """The same, at once."""
+        completion = await self.generate(prompt, params)
+        yield Delta(completion.text, completion)
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> tuple[float, ...]:
+        """The log-probability of each: a label, or `safe`, which is that of none. Raises LLMError for other words."""
+        found = await self._judged(prompt)
+        first = next(iter(found.probabilities))
+        words = {**found.probabilities, SAFE: 1 - found.probabilities[first]}
+        if unknown := [said for said in continuations if said.strip() not in words]:
+            raise LLMError(f"a judge cannot say {unknown[0].strip()!r}; it says one of: {', '.join(words)}")
+        return tuple(math.log(max(words[said.strip()], 1e-30)) for said in continuations)
+
+    async def _judged(self, prompt: Prompt) -> Judged:
+        """The last message of a prompt, as an answer to the one before where it is an assistant's."""
+        if isinstance(prompt, RawPrompt):
+            prompt = (Message("user", "".join(part.text for part in prompt.parts)),)
+        if not prompt:
+            raise LLMError("a judge needs a message to judge")
+        *earlier, last = prompt
+        answers = last.role == "assistant"
+        before = earlier[-1].content if answers and earlier else ""
+        role: JudgedRole = "assistant" if answers else "user"
+        return await asyncio.get_running_loop().run_in_executor(None, self.judge, last.content, before, role)
+
+    def _load(self, role: JudgedRole) -> "_Loaded":
+        with self._lock:
+            if role not in self._loaded:
+                adapter = self.described.roles[role]
+                self._loaded[role] = _Loaded(
+                    self.folder / adapter.file, self._base, adapter, self._dtype, self._threads
+                )
+            return self._loaded[role]
+
+    def close(self) -> None:
+        """Nothing is held that has to be given back."""
+
+    def __enter__(self) -> "Judge":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Loaded:
+    """An adapter in its encoder, with its head."""
+
+    def __init__(self, file: Path, base: Path, adapter: Adapter, dtype: DType, threads: int | None) -> None:
+        tensors = read_safetensors(file)
+        self.adapter = adapter
+        self.reader = Reader(base, adapter.tokens)
+        self.encoder = Bert(base, dtype=dtype, threads=threads, change=_adapted(tensors, adapter))
+        hidden, count = self.encoder.config.hidden, len(adapter.labels)
+        if adapter.tokens > self.encoder.config.positions:
+            raise ModelLoadError(
+                f"{file.parent / DESCRIPTION}: tokens is {adapter.tokens}; {base} reads no more than "
+                f"{self.encoder.config.positions}"
+            )
+        self.head, self.bias = _tensor(tensors, "head.weight", (count, hidden)), _tensor(tensors, "head.bias", (count,))
+
+    def judge(self, text: str, before: str) -> Judged:
+        windows = self.reader.windows(text, before)
+        states = [self.encoder.forward(window.ids, window.kinds).mean(0) for window in windows]
+        highest = np.max([state @ self.head.T + self.bias for state in states], axis=0)
+        highest[0] = self.adapter.scale * highest[0] + self.adapter.shift
+        found = 1 / (1 + np.exp(-np.clip(highest, -60, 60)))
+        if not np.isfinite(found).all():
+            raise LLMError("the judge's figures are no numbers")
+        return Judged(
+            dict(zip(self.adapter.labels, found.tolist(), strict=True)), sum(len(window.ids) for window in windows)
+        )
+
+
+def _adapted(file: SafetensorsFile, adapter: Adapter) -> Change:
+    """What adds its share of the adapter to a weight: W + alpha / rank * B A (Hu et al. 2021, arXiv:2106.09685)."""
+    factor = np.float32(adapter.alpha / adapter.rank)
+
+    def change(name: str, weight: Floats) -> Floats:
+        part = name.removesuffix(".weight")
+        if f"{part}.A" not in file.tensors:
+            return weight
+        a = _tensor(file, f"{part}.A", (adapter.rank, weight.shape[1]))
+        b = _tensor(file, f"{part}.B", (weight.shape[0], adapter.rank))
+        changed: Floats = weight + factor * (b @ a)
+        return changed
+
+    return change
+
+
+def _tensor(file: SafetensorsFile, name: str, shape: tuple[int, ...]) -> Floats:
+    found = file.tensors.get(name)
+    if found is None or found.shape != shape or found.kind not in ("F16", "F32"):
+        raise ModelLoadError(f"{file.path}: {name}: expected is a tensor of {list(shape)} in F16 or F32")
+    return cpu.unpack(Stored(found.kind, np.frombuffer(found.data(), np.uint8), shape)).reshape(shape)

@@ -1,0 +1,163 @@
+"""Train a judge: low-rank changes to a frozen encoder, and a linear head on the mean of what it says of each token.
+
+LoRA is Hu et al. 2021 (arXiv:2106.09685), with peft. Everything that is drawn comes from one seed.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import BertModel
+
+from trackbed.llm.tuning.rows import Row
+from trackbed.llm.windows import Reader, Window
+
+Report = Callable[[str], None]
+TARGETS = ["query", "key", "value", "dense"]
+BUCKET = 16  # batches that are sorted by length together
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that a training is made of, beside its rows."""
+
+    labels: tuple[str, ...]  # the first is the one that decides; others are categories of it
+    rank: int = 16
+    alpha: int = 32
+    rate: float = 1e-3
+    epochs: int = 2
+    batch: int = 32
+    tokens: int = 96  # of a text; in training a window is drawn from longer ones
+    most: int = 1000  # rows of a source and label in one epoch
+    dropout: float = 0.1
+    smoothing: float = 0.02
+    seed: int = 0
+
+
+class Network(torch.nn.Module):
+    """The encoder and the head."""
+
+    def __init__(self, base: Path, recipe: Recipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        encoder = BertModel.from_pretrained(base, add_pooling_layer=False)
+        lora = LoraConfig(
+            r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=TARGETS, bias="none"
+        )
+        self.encoder: Any = get_peft_model(encoder, lora)
+        self.head = torch.nn.Linear(encoder.config.hidden_size, len(recipe.labels))
+        self.dropout = torch.nn.Dropout(recipe.dropout)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        """Logits [texts, labels]; all inputs are [texts, tokens]."""
+        states = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=kinds).last_hidden_state
+        weights = mask[..., None].to(states.dtype)
+        mean = (states * weights).sum(1) / weights.sum(1)
+        logits: torch.Tensor = self.head(self.dropout(mean))
+        return logits
+
+
+def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Network:
+    """A network trained on these rows."""
+    chance = random.Random(recipe.seed)  # noqa: S311  shuffles, no secrets
+    reader = Reader(base, recipe.tokens)
+    windows = [_telling(reader.windows(row.text, row.before), row) for row in rows]
+    targets, weights = _targets(rows, recipe)
+    network = Network(base, recipe).train()
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.01)
+    epochs = [_epoch(rows, recipe, chance) for _ in range(recipe.epochs)]
+    steps, step = sum(math.ceil(len(epoch) / recipe.batch) for epoch in epochs), 0
+    for number, epoch in enumerate(epochs):
+        total = 0.0
+        drawn = [(index, chance.choice(windows[index])) for index in epoch]
+        for batch in _batches(drawn, recipe.batch, chance):
+            share = step / steps
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate * min(1.0, share / 0.06) * (1 - share)
+            places = [index for index, _ in batch]
+            logits = network(*_tensors([window for _, window in batch]))
+            losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[places], reduction="none")
+            loss = (losses * weights[places]).sum() / len(places)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            total, step = total + loss.item() * len(places), step + 1
+            if step % 50 == 0:
+                report(f"epoch {number + 1}, step {step} of {steps}, loss {loss.item():.3f}")
+        report(f"epoch {number + 1} of {recipe.epochs}: loss {total / len(epoch):.4f}")
+    return network.eval()
+
+
+@torch.inference_mode()
+def logits_of(network: Network, rows: Sequence[Row], base: Path, recipe: Recipe) -> npt.NDArray[np.float32]:
+    """The highest logits among a text's windows: [rows, labels]."""
+    reader = Reader(base, recipe.tokens)
+    flat = [(index, window) for index, row in enumerate(rows) for window in reader.windows(row.text, row.before)]
+    flat.sort(key=lambda item: len(item[1].ids))
+    found = np.full((len(rows), len(recipe.labels)), -np.inf, np.float32)
+    for begin in range(0, len(flat), 128):
+        part = flat[begin : begin + 128]
+        logits = network(*_tensors([window for _, window in part])).numpy()
+        np.maximum.at(found, [index for index, _ in part], logits)
+    return found
+
+
+def _telling(windows: list[Window], row: Row) -> list[Window]:
+    """The windows of a text that are what its label says, as far as it is known which."""
+    if not row.positive or len(windows) == 1:
+        return windows
+    return {"start": windows[:1], "middle": windows[1:-1] or windows, "end": windows[-1:]}.get(row.place, windows)
+
+
+def _targets(rows: Sequence[Row], recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each logit is to be, and how much that counts; a category counts where a row says its own."""
+    names = recipe.labels[1:]
+    targets = torch.zeros(len(rows), len(recipe.labels))
+    weights = torch.zeros_like(targets)
+    for i, row in enumerate(rows):
+        targets[i, 0], weights[i, 0] = float(row.positive), 1.0
+        if row.categories or not row.positive:
+            weights[i, 1:] = 0.3
+            for category in row.categories:
+                if category in names:
+                    targets[i, 1 + names.index(category)] = 1.0
+    return targets * (1 - 2 * recipe.smoothing) + recipe.smoothing, weights
+
+
+def _epoch(rows: Sequence[Row], recipe: Recipe, chance: random.Random) -> list[int]:
+    """Rows in any order, no more than so many of a source and label."""
+    groups: dict[tuple[str, bool], list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault((row.source, row.positive), []).append(i)
+    chosen = [i for group in groups.values() for i in chance.sample(group, min(len(group), recipe.most))]
+    chance.shuffle(chosen)
+    return chosen
+
+
+def _batches(drawn: list[tuple[int, Window]], size: int, chance: random.Random) -> Iterator[list[tuple[int, Window]]]:
+    """Batches of texts that are about as long."""
+    for begin in range(0, len(drawn), size * BUCKET):
+        bucket = sorted(drawn[begin : begin + size * BUCKET], key=lambda item: len(item[1].ids))
+        batches = [bucket[at : at + size] for at in range(0, len(bucket), size)]
+        chance.shuffle(batches)
+        yield from batches
+
+
+def _tensors(windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    longest = max(len(window.ids) for window in windows)
+    ids, mask, kinds = (torch.zeros(len(windows), longest, dtype=torch.int64) for _ in range(3))
+    for i, window in enumerate(windows):
+        count = len(window.ids)
+        ids[i, :count] = torch.tensor(window.ids)
+        kinds[i, :count] = torch.tensor(window.kinds)
+        mask[i, :count] = 1
+    return ids, mask, kinds

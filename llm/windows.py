@@ -1,0 +1,57 @@
+"""Texts as windows of tokens that an encoder reads, of a BERT's vocabulary. This file knows no weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from trackbed.llm.errors import ModelLoadError
+
+OVERLAP = 4  # a window shares the fourth part of its room with the next
+BEFORE = 3  # what a text answers gets the third part of a window, for its beginning
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a text between its marks."""
+
+    ids: list[int]
+    kinds: list[int]  # 0 for what came before, 1 for the text; all 0 where nothing came before
+
+
+class Reader:
+    """Cuts texts into windows. Raises ModelLoadError for a folder whose tokenizer cannot be read."""
+
+    def __init__(self, base: Path, tokens: int) -> None:
+        file = base / "tokenizer.json"
+        try:
+            self.tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:
+            raise ModelLoadError(f"{file} is not a tokenizer that can be read: {error}") from error
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.tokens = tokens
+        start, end = (self.tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+        if start is None or end is None:
+            raise ModelLoadError(f"{file} has no [CLS] and [SEP], as a BERT's has")
+        self.start, self.end = int(start), int(end)
+
+    def windows(self, text: str, before: str = "") -> list[Window]:
+        """All of a text: at least one window, and each at most `tokens` long; each begins with what came before."""
+        first = self._ids(before)[: self.tokens // BEFORE] if before else []
+        ids, room = self._ids(text), self.tokens - 2 - (len(first) + 1 if first else 0)
+        step = room - room // OVERLAP
+        starts = range(0, len(ids) - room + step, step) if len(ids) > room else range(1)
+        return [self._window(first, ids[at : at + room]) for at in starts]
+
+    def _window(self, first: list[int], ids: list[int]) -> Window:
+        if not first:
+            return Window([self.start, *ids, self.end], [0] * (len(ids) + 2))
+        return Window([self.start, *first, self.end, *ids, self.end], [0] * (len(first) + 2) + [1] * (len(ids) + 1))
+
+    def _ids(self, text: str) -> list[int]:
+        """Its tokens. Lone surrogates, which no tokenizer takes, count as unknown letters, and nothing is a mark."""
+        readable = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        readable = readable.replace("[", "[ ")  # a bracket is a token by itself, unless it begins a written [SEP]
+        ids: list[int] = self.tokenizer.encode(readable, add_special_tokens=False).ids
+        return ids

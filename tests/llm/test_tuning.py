@@ -1,0 +1,144 @@
+"""Training of judges: what it is given, that it learns, and that what is shipped is what was trained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.llm.test_judge import write_base
+from trackbed.llm.judge import Judge
+from trackbed.llm.tuning.authored import attack_rows, attacks, mentions
+from trackbed.llm.tuning.contrast import pair_rows, requests
+from trackbed.llm.tuning.figures import Tried, calibration_error, per_source, summary
+from trackbed.llm.tuning.recipes import TASKS, Task, drawn
+from trackbed.llm.tuning.rows import Row, read_rows
+from trackbed.llm.tuning.ship import balance, calibrate, write_adapter
+from trackbed.llm.tuning.train import Recipe, fit, logits_of
+
+# peft asks transformers by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+RECIPE = Recipe(("unsafe", "S1"), rank=4, alpha=8, rate=0.02, epochs=12, batch=8, tokens=16, dropout=0.0)
+
+
+def row(text: str, *, positive: bool, source: str = "s", licence: str = "MIT", **more: object) -> Row:
+    return Row(text, "", positive, (), source, licence, False, 0)._replace(**more)
+
+
+def some_rows() -> list[Row]:
+    words = [f"w{n}" for n in range(8)]
+    good = [row(f"good {word} day", positive=False) for word in words]
+    return good + [row(f"bad {word} night", positive=True, categories=("S1",)) for word in words]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    write_base(folder)
+    return folder
+
+
+def test_what_is_trained_tells_apart_and_what_ships_gives_the_same_figures(base: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    network = fit(some_rows(), base, RECIPE, told.append)
+    unseen = [row("good a a", positive=False), row("bad a a", positive=True), row("bad w9 " * 20, positive=True)]
+    logits = logits_of(network, unseen, base, RECIPE)
+    assert logits[0, 0] < min(logits[1, 0], logits[2, 0])
+    assert any("epoch 12 of 12" in words for words in told)
+    write_adapter(tmp_path / "judge", "user", network, RECIPE, str(base), (2.0, -0.5))
+    judge = Judge(tmp_path / "judge", tmp_path)
+    for text, expected in zip(unseen, logits, strict=True):
+        found = judge.judge(text.text).probabilities
+        assert found["unsafe"] == pytest.approx(1 / (1 + np.exp(-(2 * expected[0] - 0.5))), abs=2e-3)
+        assert found["S1"] == pytest.approx(1 / (1 + np.exp(-expected[1])), abs=2e-3)
+
+
+def test_a_second_role_leaves_the_first_as_it_was(base: Path, tmp_path: Path) -> None:
+    network = fit(some_rows(), base, RECIPE, lambda words: None)
+    for role in ("user", "assistant"):
+        write_adapter(tmp_path / "judge", role, network, RECIPE, str(base), (1.0, 0.0))
+    assert set(json.loads((tmp_path / "judge" / "judge.json").read_text())["roles"]) == {"user", "assistant"}
+    judge = Judge(tmp_path / "judge", tmp_path)
+    assert judge.judge("bad day").probabilities == judge.judge("bad day", role="assistant").probabilities
+
+
+def test_a_training_is_the_same_each_time(base: Path) -> None:
+    first, second = (logits_of(fit(some_rows(), base, RECIPE, print), some_rows(), base, RECIPE) for _ in range(2))
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("licence", ["", "no licence file in this repository", "No licence stated", "unknown"])
+def test_rows_without_a_licence_train_nothing_that_ships(licence: str) -> None:
+    assert not row("x", positive=True, licence=licence).licensed
+    assert row("x", positive=True, licence="CC-BY-4.0").licensed
+
+
+def test_a_line_that_is_no_row_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a", "label": "safe", "source": "s", "licence": "MIT"}\n{"text": "b"}\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl:2: a row needs text, label, source and licence"):
+        read_rows(file, ("safe",), lambda said: True)
+
+
+def test_a_calibration_finds_the_scale_and_the_shift_of_scores_that_are_off() -> None:
+    chance = np.random.default_rng(0)
+    logits = chance.normal(0, 2, 8000).astype(np.float32)
+    rows = [row("x", positive=bool(p)) for p in chance.random(8000) < 1 / (1 + np.exp(-logits))]
+    scale, shift = calibrate(3 * logits + 4, rows)
+    assert scale == pytest.approx(1 / 3, abs=0.05)
+    assert shift == pytest.approx(-4 / 3, abs=0.2)
+
+
+def test_sources_and_labels_weigh_alike_whatever_their_size() -> None:
+    rows = [row("x", positive=False, source="large")] * 90 + [row("x", positive=True, source="small")] * 10
+    weights = balance(rows)
+    assert weights[:90].sum() == pytest.approx(0.5)
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_figures_are_of_held_out_sources() -> None:
+    rows = [row("x", positive=n % 2 == 0, source="a") for n in range(20)]
+    rows += [row("x", positive=False, source="b", hard=True) for _ in range(10)]
+    logits = np.array([4.0 if r.positive else -4.0 for r in rows[:20]] + [4.0] * 10, np.float32)
+    tried = [Tried(rows, logits), Tried(rows, logits)]
+    assert per_source(tried)["a"]["auroc"] == 1
+    assert summary(tried)["false_positives_hard"] == 1
+    assert 0 < calibration_error(tried) < 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_source_trains_and_tries_at_once(name: str) -> None:
+    task: Task = TASKS[name]
+    listed = [source for group in task.groups for source in group]
+    assert len(listed) == len(set(listed))
+    rows = [
+        row("x", positive=True, source=source, fold=n % 10) for n, source in enumerate(listed or list("abcdefghij"))
+    ]
+    for number in range(task.tries):
+        seen, unseen = task.held_out(rows, number)
+        assert sorted(map(id, [*seen, *unseen])) == sorted(map(id, rows))
+        assert not {(r.source, r.fold) for r in seen} & {(r.source, r.fold) for r in unseen}
+        assert not task.groups or not {r.source for r in seen} & {r.source for r in unseen}
+
+
+def test_what_is_drawn_is_the_same_each_time_and_bounded() -> None:
+    rows = [row(f"{n}", positive=n % 3 == 0, source="ab"[n % 2]) for n in range(600)]
+    assert drawn(rows, 20) == drawn(rows, 20)
+    assert len(drawn(rows, 20)) == 80
+
+
+def test_authored_texts_are_different_from_each_other_and_the_same_each_time() -> None:
+    for make in (attacks, mentions):
+        assert make(300) == make(300)
+        assert len(set(make(300))) == 300
+    assert not set(attacks(900)) & set(mentions(900))
+    rows = attack_rows(["A page. With sentences. " * 40], 100)
+    assert sum(r.positive for r in rows) == sum(not r.positive for r in rows) == 100
+    assert {r.place for r in rows} == {"", "start", "middle", "end"}
+
+
+def test_pairs_are_half_harmful_and_name_their_hazards() -> None:
+    rows = pair_rows(1000)
+    assert sum(r.positive for r in rows) == 500
+    assert all(bool(r.categories) == r.positive for r in rows)
+    assert len({asked.text for asked in requests(3000)}) == 3000
