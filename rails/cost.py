@@ -13,7 +13,7 @@ from math import ceil
 from trackbed.rails.policy import Policy, RailUse
 from trackbed.rails.remark import Remark
 from trackbed.rails.source import Node
-from trackbed.rails.stage import waits
+from trackbed.rails.stage import may_wait
 from trackbed.rails.stream import streams
 from trackbed.rails.use import named_models
 
@@ -115,7 +115,7 @@ def _seconds(uses: Sequence[RailUse]) -> float:
     """How long the rails of a stage may take."""
     total = 0.0
     for rewrites, run in groupby(uses, key=_rewrites):
-        times = [use.timeout for use in run if waits(use.rail_class.check)]
+        times = [use.timeout for use in run if may_wait(use.rail_class, use.config)]
         total += sum(times) if rewrites else max(times, default=0.0)
     return total
 

@@ -13,7 +13,7 @@ from trackbed.rails.extends import STAGES, read_policy
 from trackbed.rails.policy import Policy, RailUse
 from trackbed.rails.remark import Remark
 from trackbed.rails.source import Node
-from trackbed.rails.stage import waits
+from trackbed.rails.stage import may_wait
 from trackbed.rails.stream import waits_for_the_end
 from trackbed.rails.tools import schemaless
 from trackbed.rails.unused import unused
@@ -63,7 +63,7 @@ def _rails(policy: Policy) -> Iterator[Remark]:
     for stage, uses in policy.rails.items():
         for i, use in enumerate(uses):
             told = [*_rail(policy, use), *_fires(policy, use, uses[:i])]
-            slow = [before.name for before in uses[:i] if waits(before.rail_class.check)]
+            slow = [before.name for before in uses[:i] if may_wait(before.rail_class, before.config)]
             if stage == "input" and policy.generation.ahead and use.then == "mask" and slow:
                 told.append(f"nothing is drafted ahead before rail {use.name!r} has masked; put it above {slow[0]!r}")
             if stage == "output" and policy.stream and (why := waits_for_the_end(use, policy.stream)):

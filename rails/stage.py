@@ -49,7 +49,7 @@ class StagedRail:
 
     def __post_init__(self) -> None:
         enforced = self.use.mode == "enforce"
-        object.__setattr__(self, "immediate", not waits(type(self.rail).check))
+        object.__setattr__(self, "immediate", not may_wait(type(self.rail), self.use.config))
         object.__setattr__(self, "enforced", enforced)
         object.__setattr__(self, "ours", type(self.rail).__module__.startswith("trackbed.rails.library."))
         object.__setattr__(self, "restores", enforced and bool(getattr(self.use.config, "restore", False)))
@@ -190,6 +190,12 @@ def beginning(turn: Turn, verdict: Verdict) -> str | None:
 def drop(turn: Turn, verdict: Verdict) -> str | None:
     """Leave the passage out. The schema allows it on retrieval alone."""
     return DROPPED
+
+
+def may_wait(rail_class: type[Rail], config: object) -> bool:
+    """Whether a rail's check can wait, as it is configured: one that only asks a model does not where none is named."""
+    key = getattr(rail_class, "asks", None)
+    return not (key and getattr(config, key, None) is None) and waits(rail_class.check)
 
 
 @cache

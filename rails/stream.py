@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from trackbed.rails.cite import cited_beginning
 from trackbed.rails.pseudonyms import complete, restored
 from trackbed.rails.sentences import END
-from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, parts, waits
+from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, may_wait, parts
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Citation, Event, Finding, Streaming, Streams, Text, Trace, Turn, Verdict
 
@@ -47,7 +47,7 @@ def waits_for_the_end(use: "RailUse", streaming: Streaming | None) -> str:
         return "a draft that may be made again cannot be shown"
     if how == "prefix" and use.then != "block":
         return f"it cannot {use.then} a text that is not finished"
-    if how == "prefix" and streaming is None and waits(use.rail_class.check):
+    if how == "prefix" and streaming is None and may_wait(use.rail_class, use.config):
         return "it is asked about the beginnings of a text only where 'output' has a 'stream'"
     if use.when is not None and "text" in use.when.reads:
         return "its condition reads the text"

@@ -436,6 +436,7 @@ class Rail(Protocol):
     actions: ClassVar[frozenset[Then]]  # what `then:` may say of it
     # A rail may also say how it judges a text that is still being written; without it, the whole text is waited for:
     # streams: ClassVar[Streams]
+    # asks: ClassVar[str], the key of its config that names a model, where its check waits for that model alone
     # held(turn) -> int, where it streams spans: from where on what follows can still make or change a finding
 
     def __init__(self, config: Any, models: Models) -> None:  # Any: each rail takes its own Config

@@ -1,7 +1,8 @@
 """Injection: a document that gives the model orders.
 
 Heuristics over `attacks.py`, on passages and on any other text that came from outside. A page that explains
-attacks can still look like one: `then: drop` costs one passage, not the turn.
+attacks can still look like one: `then: drop` costs one passage, not the turn. With a `model`, a judge that was trained
+for this is asked too; where it alone objects, it does so to the whole text.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,12 +11,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trackbed.rails.config import RailConfig
+from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.library.attacks import DOCUMENT, Match, attacks, probability, windows
+from trackbed.rails.library.opinion import unsafe_reading
 from trackbed.rails.library.spans import disjoint
 from trackbed.rails.sentences import sentences
 from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
+DETAIL = "instructions hidden in a document"
 WINDOW = 1000  # characters: about a passage
 
 
@@ -23,6 +26,7 @@ class Injection:
     """Finds sentences that speak to the model instead of to the reader."""
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools"})
+    asks: ClassVar[str] = "model"  # it waits for nothing where this names none
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
 
     class Config(RailConfig):
@@ -31,19 +35,30 @@ class Injection:
         threshold: float = Field(
             0.5, gt=0, le=1, description="The probability from which a text is an attack; lower finds more."
         )
+        model: ModelName | None = Field(
+            None, description="The policy's name of a guard model that is asked too, such as minilm-injection."
+        )
 
     def __init__(self, config: Config, models: Models) -> None:
         self.threshold = config.threshold
+        self.model = models.generators[config.model] if config.model else None
 
     async def check(self, turn: Turn) -> Verdict:
-        """Judge the text by the families of attack that stand near each other; the findings are whole sentences."""
+        """Judge the text by the families of attack that stand near each other; then ask the model.
+
+        The findings are whole sentences. Raises RailFailed where its answer cannot be read, and what it raises.
+        """
         near = [(probability(window), window) for window in windows(attacks(turn.text, DOCUMENT), WINDOW)]
         score = max((score for score, _ in near), default=0.0)
+        if score < self.threshold and self.model and turn.text.strip():
+            score = max(score, await unsafe_reading(self.model, turn.text))
+            if score >= self.threshold:
+                return Verdict.block(detail=DETAIL, score=score, findings=(Finding("INJECTION", 0, len(turn.text)),))
         if score < self.threshold:
             return Verdict.allow(score=score)
         found = [match for score, window in near if score >= self.threshold for match in window]
         return Verdict.block(
-            detail="instructions hidden in a document",
+            detail=DETAIL,
             categories=tuple(dict.fromkeys(match.family for match in found)),
             score=score,
             findings=disjoint(_spans(turn.text, found)),

@@ -1,15 +1,16 @@
 """Jailbreak: a user who tries to talk the model out of its rules.
 
 Heuristics over `attacks.py`; English, and no match for an attacker who takes care. Text that only speaks of
-such attacks should pass.
+such attacks should pass. With a `model`, a judge that was trained for this is asked too; the surer one decides.
 """
 
 from typing import ClassVar
 
 from pydantic import Field
 
-from trackbed.rails.config import RailConfig
+from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.library.attacks import USER, attacks, probability
+from trackbed.rails.library.opinion import unsafe_reading
 from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
 
@@ -17,6 +18,7 @@ class Jailbreak:
     """Blocks attempts to override instructions, reveal the prompt, or become something without rules."""
 
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "tools"})
+    asks: ClassVar[str] = "model"  # it waits for nothing where this names none
     actions: ClassVar[frozenset[Then]] = frozenset({"block"})
 
     class Config(RailConfig):
@@ -25,14 +27,23 @@ class Jailbreak:
         threshold: float = Field(
             0.5, gt=0, le=1, description="The probability from which a text is blocked; lower blocks more."
         )
+        model: ModelName | None = Field(
+            None, description="The policy's name of a guard model that is asked too, such as minilm-injection."
+        )
 
     def __init__(self, config: Config, models: Models) -> None:
         self.threshold = config.threshold
+        self.model = models.generators[config.model] if config.model else None
 
     async def check(self, turn: Turn) -> Verdict:
-        """Judge the text by the families of attack that are found in it, each counted once."""
+        """Judge the text by the families of attack that are found in it, each counted once; then ask the model.
+
+        Raises RailFailed where its answer cannot be read, and what it raises.
+        """
         found = attacks(turn.text, USER)
         families, score = tuple(dict.fromkeys(match.family for match in found)), probability(found)
+        if self.model and score < self.threshold and turn.text.strip():
+            score = max(score, await unsafe_reading(self.model, turn.text))
         if score < self.threshold:
             return Verdict.allow(score=score)
         return Verdict.block(

@@ -4,21 +4,18 @@ Upper and lower case, full-width letters, accents of either form and characters 
 a phrase is found over line ends and hyphens too. A list of thousands costs what a short one costs.
 """
 
-import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 import re2
 from pydantic import BeforeValidator, Field, field_validator
 
 from trackbed.rails.config import RailConfig
-from trackbed.rails.library.spans import Folded, fold
+from trackbed.rails.library.spans import fold
+from trackbed.rails.library.tokens import TOKEN, Token, tokens
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
-PLAIN = re.compile(r"\w+", re.ASCII)
-TOKEN = re2.compile(r"[\pL\pM\pN_]+")
 ONLY_WORDS = re2.compile(r"[\pL\pM\pN_ '’.-]+")
 APART = 3  # characters between two words of a phrase, at most
 MOST = 50_000  # words in a list
@@ -58,20 +55,20 @@ class Words:
         # By their first word, the longest first, so that what is found is as long as it can be.
         phrases: dict[str, set[tuple[str, ...]]] = {}
         for written in config.words:
-            tokens = tuple(token.text for token in _tokens(fold(written)))
-            phrases.setdefault(tokens[0], set()).add(tokens)
+            phrase = tuple(token.text for token in tokens(fold(written)))
+            phrases.setdefault(phrase[0], set()).add(phrase)
         self.phrases = {first: sorted(found, key=len, reverse=True) for first, found in phrases.items()}
         self.longest = max(len(phrase) for found in self.phrases.values() for phrase in found)
 
     async def check(self, turn: Turn) -> Verdict:
         """Block on any listed word, and say where each is."""
         folded = fold(turn.text)
-        tokens, at = list(_tokens(folded)), 0
+        said, at = list(tokens(folded)), 0
         findings: list[Finding] = []
-        while at < len(tokens):
-            count = self._begins(tokens, at)
+        while at < len(said):
+            count = self._begins(said, at)
             if count:
-                findings.append(folded.finding(self.label, tokens[at].start, tokens[at + count - 1].end))
+                findings.append(folded.finding(self.label, said[at].start, said[at + count - 1].end))
             at += max(count, 1)
         if not findings:
             return Verdict.allow()
@@ -80,30 +77,14 @@ class Words:
     def held(self, turn: Turn) -> int:
         """Where the last words begin that may yet be a phrase, or another word."""
         folded = fold(turn.text)
-        tokens = list(_tokens(folded))
-        return folded.origin(tokens[-self.longest].start) if len(tokens) > self.longest else 0
+        said = list(tokens(folded))
+        return folded.origin(said[-self.longest].start) if len(said) > self.longest else 0
 
-    def _begins(self, tokens: "Sequence[_Token]", at: int) -> int:
+    def _begins(self, words: Sequence[Token], at: int) -> int:
         """How many words the longest listed phrase has that begins there; 0 where none does."""
-        for phrase in self.phrases.get(tokens[at].text, ()):
-            said = tokens[at : at + len(phrase)]
+        for phrase in self.phrases.get(words[at].text, ()):
+            said = words[at : at + len(phrase)]
             near = all(after.start - before.end <= APART for before, after in pairwise(said))
             if near and tuple(token.text for token in said) == phrase:
                 return len(phrase)
         return 0
-
-
-class _Token(NamedTuple):
-    """A word, as it is compared, and where it stands in the folded text."""
-
-    text: str
-    start: int
-    end: int
-
-
-def _tokens(folded: Folded) -> Iterator[_Token]:
-    if folded.text.isascii():  # the usual case, ten times as fast
-        yield from (_Token(m.group(), m.start(), m.end()) for m in PLAIN.finditer(folded.text.lower()))
-        return
-    for match in TOKEN.finditer(folded.text):
-        yield _Token(unicodedata.normalize("NFC", match.group()).lower(), match.start(), match.end())

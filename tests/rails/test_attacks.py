@@ -2,12 +2,15 @@
 
 import base64
 import codecs
+import math
 from time import perf_counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes import ScriptedGenerator
+from trackbed.rails.errors import RailFailed
 from trackbed.rails.library.injection import Injection
 from trackbed.rails.library.jailbreak import Jailbreak
 from trackbed.rails.types import Models, Turn
@@ -220,3 +223,53 @@ async def test_any_text_is_judged_and_findings_lie_inside_it(text: str) -> None:
 async def test_a_higher_threshold_lets_more_pass() -> None:
     strict = Jailbreak(Jailbreak.Config(threshold=0.99), Models())
     assert (await strict.check(Turn(OVERRIDE, text=OVERRIDE))).action == "allow"
+
+
+def judge_of(probability: float) -> ScriptedGenerator:
+    return ScriptedGenerator(scores={"unsafe": math.log(probability), "safe": math.log(1 - probability)})
+
+
+@pytest.mark.parametrize("rail", [Jailbreak, Injection])
+@pytest.mark.parametrize(
+    ("text", "probability", "threshold", "action", "asked"),
+    [
+        ("The weather is fine.", 0.9, 0.5, "block", 1),
+        ("The weather is fine.", 0.4, 0.5, "allow", 1),
+        ("The weather is fine.", 0.4, 0.3, "block", 1),
+        (OVERRIDE, 0.01, 0.5, "block", 0),  # the heuristics are sure already
+        ("  ", 0.9, 0.5, "allow", 0),
+    ],
+)
+async def test_a_judge_is_asked_where_the_heuristics_find_nothing(
+    rail: type[Jailbreak] | type[Injection], text: str, probability: float, threshold: float, action: str, asked: int
+) -> None:
+    model = judge_of(probability)
+    made = rail(rail.Config(threshold=threshold, model="attacks"), Models({"attacks": model}))  # type: ignore[arg-type]
+    verdict = await made.check(Turn("", text=text))
+    assert (verdict.action, len(model.prompts)) == (action, asked)
+    if asked:
+        assert verdict.score == pytest.approx(probability)
+
+
+async def test_a_judge_reads_what_is_disguised_too() -> None:
+    model = judge_of(0.2)
+    made = Jailbreak(Jailbreak.Config(model="attacks"), Models({"attacks": model}))
+    await made.check(
+        Turn("", text=f"Please decode {base64.b64encode(b'The weather is fine in Porto today.').decode()}")
+    )
+    asked = [prompt[-1].content for prompt in model.prompts]  # type: ignore[index,union-attr]
+    assert "Please decode The weather is fine in Porto today." in asked
+
+
+async def test_where_a_judge_alone_objects_the_whole_passage_is_meant() -> None:
+    made = Injection(Injection.Config(model="attacks"), Models({"attacks": judge_of(0.9)}))
+    (finding,) = (await made.check(Turn("", text="The weather is fine."))).findings
+    assert (finding.start, finding.end) == (0, 20)
+
+
+@pytest.mark.parametrize("rail", [Jailbreak, Injection])
+async def test_a_judge_whose_scores_cannot_be_read_fails(rail: type[Jailbreak] | type[Injection]) -> None:
+    model = ScriptedGenerator(scores={"unsafe": math.nan, "safe": 0.0})
+    made = rail(rail.Config(model="attacks"), Models({"attacks": model}))  # type: ignore[arg-type]
+    with pytest.raises(RailFailed, match="no log-probabilities"):
+        await made.check(Turn("", text="The weather is fine."))
