@@ -1,0 +1,1 @@
+"""How good judges are, measured on labelled texts: `trackbed eval`."""

@@ -1,0 +1,68 @@
+"""A judge's curves in a picture. It needs matplotlib, which the extra `eval` brings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trackbed.apps.evals.classes import Classified
+from trackbed.apps.evals.spans import Spotted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE = (13, 4)  # inches
+
+
+class NoMatplotlib(Exception):
+    """There is nothing to draw with."""
+
+
+def draw_classified(found: Classified, title: str, file: Path) -> None:
+    """How recall costs false positives and precision, and how far scores are probabilities. Raises NoMatplotlib."""
+    figure, (roc, precision, reliability) = _figure(3)
+    false_positives, recalls, precisions = found.curve
+    _panel(roc, f"AUROC {found.overall['auroc'].value:.3f}", "false-positive rate", "recall")
+    roc.plot([0, *false_positives], [0, *recalls])
+    _panel(precision, f"AUPRC {found.overall['auprc'].value:.3f}", "recall", "precision")
+    precision.plot(recalls, precisions)
+    _panel(reliability, f"calibration error {found.calibration_error:.3f}", "score", "share of positives")
+    reliability.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    most = max(one.rows for one in found.bins)
+    reliability.scatter(
+        [one.score for one in found.bins],
+        [one.positive for one in found.bins],
+        [10 + 150 * one.rows / most for one in found.bins],
+    )
+    _save(figure, title, file)
+
+
+def draw_spotted(found: Spotted, title: str, file: Path) -> None:
+    """F1 of each kind, exact and roughly, with intervals. Raises NoMatplotlib."""
+    figure, panels = _figure(2)
+    for panel, (how, kinds) in zip(panels, (("exact", found.exact), ("overlap", found.rough)), strict=True):
+        _panel(panel, f"F1, {how}", "", "")
+        shown = {kind: figures["f1"] for kind, figures in kinds.items() if figures["f1"].value >= 0}
+        values = [one.value for one in shown.values()]
+        low = [max(one.value - one.low, 0) for one in shown.values()]
+        high = [max(one.high - one.value, 0) for one in shown.values()]
+        panel.barh(list(shown), values, xerr=(low, high))
+    _save(figure, title, file)
+
+
+def _figure(panels: int) -> tuple[Any, Any]:  # Any: matplotlib may not be there
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise NoMatplotlib("--plot needs matplotlib: pip install 'trackbed[eval]'") from error
+    figure = Figure(figsize=SIZE, layout="constrained")
+    return figure, figure.subplots(1, panels)
+
+
+def _panel(panel: "Axes", title: str, x: str, y: str) -> None:
+    panel.set(title=title, xlabel=x, ylabel=y, xlim=(0, 1.02))
+    if y:
+        panel.set_ylim(0, 1.02)
+
+
+def _save(figure: Any, title: str, file: Path) -> None:
+    figure.suptitle(title)
+    figure.savefig(file, dpi=120)
