@@ -13,7 +13,7 @@ from trackbed.rails import load_policy
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-WITHOUT_MODELS = {"02_judge.py", "05_custom_rail.py", "07_tools.py"}
+WITHOUT_MODELS = {"05_custom_rail.py", "07_tools.py"}
 DOCUMENTS = [ROOT / "README.md", *sorted(PAGES.glob("*.md"))]
 
 
@@ -87,13 +87,15 @@ COMMANDS = sorted({line for block in SHELL.values() for line in block.splitlines
 def test_a_command_in_the_documentation_exists_with_its_options(line: str) -> None:
     words = line.split("#")[0].split()[1:]
     names = [word for word in words[:2] if re.fullmatch("[a-z]+", word)]
-    group = names if names[0] in ("models", "policy", "trace", "bench") else names[:1]
+    group = names if names[0] in ("models", "policy", "trace", "bench", "eval") else names[:1]
     helped = run("-m", "trackbed.apps.cli", *group, "--help")
     assert [word for word in words if word.startswith("--") and word not in helped] == []
 
 
 def test_every_shipped_policy_loads() -> None:
-    assert [load_policy(name).name for name in ("default", "strict")] == ["default", "strict"]
+    names = [file.stem for file in (ROOT / "policies").glob("*.yaml")]
+    assert len(names) == 6
+    assert [load_policy(name).name for name in names] == names
 
 
 def test_the_policy_of_the_examples_passes_its_own_tests() -> None:

@@ -450,7 +450,9 @@ def test_a_folder_is_its_policy_yaml(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_is_not_there_is_refused_with_the_names_that_ship(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"there is no policy at defualt; .* or one of: default, strict"):
+    with pytest.raises(
+        PolicyError, match=r"there is no policy at defualt; .* or one of: agent, children, default, rag, strict"
+    ):
         load_policy("defualt")
 
 

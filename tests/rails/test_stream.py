@@ -287,14 +287,16 @@ async def test_with_ahead_nothing_is_shown_before_the_input_rails_have_passed(tm
     assert told[0][1] == 3  # it was all written by then
 
 
-async def test_the_shipped_policy_shows_a_sentence_when_the_next_has_begun() -> None:
+async def test_the_shipped_policy_shows_a_sentence_while_the_next_is_written() -> None:
     said = "A rail is one check. [1] It judges a text and gives a verdict. [1] Rails run from top to bottom. [1]"
     words = said.split(" ")
-    model = PiecewiseGenerator(*(f"{word} " for word in words))
-    pipeline = Pipeline(load_policy("default"), Models({"chat": model}), ListRetriever(PASSAGE))
+    model = PiecewiseGenerator(*(f"{word} " for word in words), pause=0.08)
+    judge = ScriptedGenerator("safe", scores={"unsafe": -9.0, "safe": -0.1})
+    models = Models({"chat": model, "guard": judge, "attacks": judge})
+    pipeline = Pipeline(load_policy("default"), models, ListRetriever(PASSAGE))
     told = [(model.written, event) async for event in pipeline.stream(Turn("What is a rail?"))]
     written, first = next((written, event) for written, event in told if isinstance(event, Text))
-    assert first == Text("A rail is one check.")
-    assert words[written - 3 : written] in (["[1]", "It", "judges"], ["check.", "[1]", "It"])
+    assert first.text.startswith("A rail is one check.")
+    assert written < len(words)
     assert isinstance(told[-1][1], Done)
     assert "".join(e.text for _, e in told if isinstance(e, Text)) == told[-1][1].reply.text
