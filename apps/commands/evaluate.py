@@ -109,7 +109,7 @@ def pii(
 
     loaded = _policy(policy, rail or (None if policy else "pii"), None, "input")
     rows = _drawn(_read(lambda: read_marked(data)), limit, seed)
-    known = {entity for use in loaded.rails.get("input", ()) for entity in getattr(use.config, "entities", ())}
+    known = {kind for use in loaded.rails.get("input", ()) for kind in getattr(use.config, "kinds", ())}
     kinds = sorted(known & {span[0] for row in rows for span in row.spans})
     if not kinds:
         raise typer.BadParameter(f"no rail of the policy finds a kind of span that {data} has")

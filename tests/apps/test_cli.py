@@ -198,7 +198,7 @@ def test_what_may_not_be_meant_fails_only_where_the_check_is_strict(tmp_path: Pa
 
 def test_what_a_turn_costs_at_most_is_told(tmp_path: Path) -> None:
     found = json.loads(trackbed("policy", "check", "strict", "--json").stdout)["worst_case"]
-    assert found == {"model_calls": 6, "per_message": 3, "streamed": 8, "seconds": 30.0}
+    assert found == {"model_calls": 6, "per_message": 3, "streamed": 8, "seconds": 20.0}
     (tmp_path / "p.yaml").write_text("policy: 1\ninput: [{rail: jailbreak}]\n")
     assert (
         "a turn asks models 1 times at most, and its rails may take 0 s" in trackbed("policy", "check", "p.yaml").stderr

@@ -263,7 +263,7 @@ def reference_attention(
     seed=st.integers(0, 10_000),
     temperature=st.floats(0.05, 5),
     top_p=st.floats(0.01, 1),
-    drawn=st.floats(0, 1, exclude_min=True),
+    drawn=st.floats(2**-53, 1),  # what a generator draws; less would tell weights that float32 has not
 )
 @settings(max_examples=200, deadline=None)
 def test_a_sample_is_that_of_the_reference(
