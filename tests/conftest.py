@@ -1,5 +1,7 @@
 """What tests of several folders share."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,11 @@ settings.load_profile("shared")
 def model_cache() -> Path:
     """Where `make setup` has put the embedded models, for tests marked `models`."""
     return load_settings().models
+
+
+@pytest.fixture(autouse=True)
+def collects_only_its_own() -> Iterator[None]:
+    """What other tests have left in memory is not gone through while this one is measured."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

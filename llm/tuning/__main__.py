@@ -34,7 +34,6 @@ def main() -> None:
     parser.add_argument("--only", type=int, action="append", help="try these groups alone, and ship nothing")
     asked = parser.parse_args()
     task, base = TASKS[asked.task], locate(BASE, asked.models)
-    torch.set_num_threads(max(torch.get_num_threads(), 1))
     rows = task.rows(asked.data)
     asked.work.mkdir(parents=True, exist_ok=True)
     for number in asked.only or range(task.tries):

@@ -37,7 +37,7 @@ def refused(load: Load, text: str | bytes) -> str:
     started = time.process_time()
     with pytest.raises(PolicyError) as caught:
         load(text)
-    assert time.process_time() - started < 5  # a fraction of it, on a machine that is not busy
+    assert time.process_time() - started < 1
     for mistake in (caught.value, *caught.value.others):
         assert mistake.place is not None
         assert mistake.place.line >= 1

@@ -348,7 +348,7 @@ def test_a_hostile_policy_is_refused_within_a_second(load: Load, text: str) -> N
     load("name: warm")
     started = time.process_time()
     assert len(refused(load, text)) <= 20
-    assert time.process_time() - started < 5  # a fraction of it, on a machine that is not busy
+    assert time.process_time() - started < 1
 
 
 def test_what_a_policy_leaves_out_has_a_value(load: Load) -> None:

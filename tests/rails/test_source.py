@@ -134,7 +134,7 @@ def test_a_hostile_file_is_refused_within_a_second(read: Read, text: str) -> Non
     started = time.process_time()
     with pytest.raises(PolicyError):
         read(text)
-    assert time.process_time() - started < 5  # a fraction of it, on a machine that is not busy
+    assert time.process_time() - started < 1
 
 
 def test_an_alias_repeats_what_it_names(read: Read) -> None:
