@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from trackbed.llm.tuning.rows import Row
 from trackbed.llm.windows import Reader, Window
 
 Report = Callable[[str], None]
+T = TypeVar("T")
 TARGETS = ["query", "key", "value", "dense"]
 BUCKET = 16  # batches that are sorted by length together
 
@@ -73,12 +74,12 @@ def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Netw
     network = Network(base, recipe).train()
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.01)
-    epochs = [_epoch(rows, recipe, chance) for _ in range(recipe.epochs)]
+    epochs = [one_epoch(rows, recipe, chance) for _ in range(recipe.epochs)]
     steps, step = sum(math.ceil(len(epoch) / recipe.batch) for epoch in epochs), 0
     for number, epoch in enumerate(epochs):
         total = 0.0
         drawn = [(index, chance.choice(windows[index])) for index in epoch]
-        for batch in _batches(drawn, recipe.batch, chance):
+        for batch in in_batches(drawn, lambda item: len(item[1].ids), recipe.batch, chance):
             share = step / steps
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate * min(1.0, share / 0.06) * (1 - share)
@@ -133,7 +134,7 @@ def _targets(rows: Sequence[Row], recipe: Recipe) -> tuple[torch.Tensor, torch.T
     return targets * (1 - 2 * recipe.smoothing) + recipe.smoothing, weights
 
 
-def _epoch(rows: Sequence[Row], recipe: Recipe, chance: random.Random) -> list[int]:
+def one_epoch(rows: Sequence[Row], recipe: Recipe, chance: random.Random) -> list[int]:
     """Rows in any order, no more than so many of a source and label."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for i, row in enumerate(rows):
@@ -143,10 +144,10 @@ def _epoch(rows: Sequence[Row], recipe: Recipe, chance: random.Random) -> list[i
     return chosen
 
 
-def _batches(drawn: list[tuple[int, Window]], size: int, chance: random.Random) -> Iterator[list[tuple[int, Window]]]:
+def in_batches(drawn: Sequence[T], length: Callable[[T], int], size: int, chance: random.Random) -> Iterator[list[T]]:
     """Batches of texts that are about as long."""
     for begin in range(0, len(drawn), size * BUCKET):
-        bucket = sorted(drawn[begin : begin + size * BUCKET], key=lambda item: len(item[1].ids))
+        bucket = sorted(drawn[begin : begin + size * BUCKET], key=length)
         batches = [bucket[at : at + size] for at in range(0, len(bucket), size)]
         chance.shuffle(batches)
         yield from batches
