@@ -185,11 +185,15 @@ def _open_engines(
 
 
 def _open(path: Path, settings: Settings, stack: ExitStack) -> Generator:
-    """A judge where the folder describes one, else an engine. Imported here: a policy may need neither."""
+    """A judge or a tagger where the folder describes one, else an engine. Imported here: a policy may need none."""
     if (path / "judge.json").is_file():
         from trackbed.llm.judge import Judge
 
         return stack.enter_context(Judge(path, settings.models, threads=settings.engine.threads))
+    if (path / "tagger.json").is_file():
+        from trackbed.llm.tagger import Tagger
+
+        return stack.enter_context(Tagger(path, settings.models, threads=settings.engine.threads))
     from trackbed.llm.engine import Engine
 
     return stack.enter_context(Engine.open(path, settings.engine))

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 
-Kind = Literal["chat", "guard", "embedder"]
+Kind = Literal["chat", "guard", "tagger", "embedder"]
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all (0: unknown)
 
 
@@ -91,6 +91,7 @@ class Row(NamedTuple):
 
 
 JUDGES = Path(__file__).parent / "judges"
+TAGGERS = Path(__file__).parent / "taggers"
 LLAMA_31 = "Llama 3.1 Community License"
 LLAMA_32 = "Llama 3.2 Community License"
 
@@ -157,6 +158,7 @@ _ENTRIES = (
     Entry("llama-3.2-3b-instruct", "chat", LLAMA_32, 6.4, Hub("meta-llama/Llama-3.2-3B-Instruct")),
     Entry("minilm-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-guard", "all-minilm-l6-v2")),
     Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", "all-minilm-l6-v2")),
+    Entry("minilm-names", "tagger", "Apache-2.0", 0.1, Shipped(TAGGERS / "minilm-names", "all-minilm-l6-v2")),
     Entry("llama-guard-3-1b", "guard", LLAMA_32, 3.0, Hub("meta-llama/Llama-Guard-3-1B")),
     Entry("llama-guard-3-8b", "guard", LLAMA_31, 16.1, Hub("meta-llama/Llama-Guard-3-8B")),
 )

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trackbed.llm.adapter import adapted, tensor
 from trackbed.llm.catalogue import locate
 from trackbed.llm.errors import LLMError, ModelLoadError
-from trackbed.llm.kernels import cpu
-from trackbed.llm.models.bert import Bert, Change
-from trackbed.llm.safetensors_file import SafetensorsFile, read_safetensors
-from trackbed.llm.stored import DType, Stored
+from trackbed.llm.models.bert import Bert
+from trackbed.llm.safetensors_file import read_safetensors
+from trackbed.llm.stored import DType
 from trackbed.llm.types import Completion, Delta, Message, Prompt, RawPrompt, SamplingParams, Usage
 from trackbed.llm.windows import Reader
 
@@ -158,14 +158,14 @@ class _Loaded:
         tensors = read_safetensors(file)
         self.adapter = adapter
         self.reader = Reader(base, adapter.tokens)
-        self.encoder = Bert(base, dtype=dtype, threads=threads, change=_adapted(tensors, adapter))
+        self.encoder = Bert(base, dtype=dtype, threads=threads, change=adapted(tensors, adapter.rank, adapter.alpha))
         hidden, count = self.encoder.config.hidden, len(adapter.labels)
         if adapter.tokens > self.encoder.config.positions:
             raise ModelLoadError(
                 f"{file.parent / DESCRIPTION}: tokens is {adapter.tokens}; {base} reads no more than "
                 f"{self.encoder.config.positions}"
             )
-        self.head, self.bias = _tensor(tensors, "head.weight", (count, hidden)), _tensor(tensors, "head.bias", (count,))
+        self.head, self.bias = tensor(tensors, "head.weight", (count, hidden)), tensor(tensors, "head.bias", (count,))
 
     def judge(self, text: str, before: str) -> Judged:
         windows = self.reader.windows(text, before)
@@ -178,26 +178,3 @@ class _Loaded:
         return Judged(
             dict(zip(self.adapter.labels, found.tolist(), strict=True)), sum(len(window.ids) for window in windows)
         )
-
-
-def _adapted(file: SafetensorsFile, adapter: Adapter) -> Change:
-    """What adds its share of the adapter to a weight: W + alpha / rank * B A (Hu et al. 2021, arXiv:2106.09685)."""
-    factor = np.float32(adapter.alpha / adapter.rank)
-
-    def change(name: str, weight: Floats) -> Floats:
-        part = name.removesuffix(".weight")
-        if f"{part}.A" not in file.tensors:
-            return weight
-        a = _tensor(file, f"{part}.A", (adapter.rank, weight.shape[1]))
-        b = _tensor(file, f"{part}.B", (weight.shape[0], adapter.rank))
-        changed: Floats = weight + factor * (b @ a)
-        return changed
-
-    return change
-
-
-def _tensor(file: SafetensorsFile, name: str, shape: tuple[int, ...]) -> Floats:
-    found = file.tensors.get(name)
-    if found is None or found.shape != shape or found.kind not in ("F16", "F32"):
-        raise ModelLoadError(f"{file.path}: {name}: expected is a tensor of {list(shape)} in F16 or F32")
-    return cpu.unpack(Stored(found.kind, np.frombuffer(found.data(), np.uint8), shape)).reshape(shape)

@@ -19,22 +19,27 @@ class Window:
     kinds: list[int]  # 0 for what came before, 1 for the text; all 0 where nothing came before
 
 
+def read_tokenizer(base: Path) -> tuple[Tokenizer, tuple[int, int]]:
+    """A BERT's tokenizer, and the tokens at both ends of a text. Raises ModelLoadError where it cannot be read."""
+    file = base / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise ModelLoadError(f"{file} is not a tokenizer that can be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    start, end = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    if start is None or end is None:
+        raise ModelLoadError(f"{file} has no [CLS] and [SEP], as a BERT's has")
+    return tokenizer, (int(start), int(end))
+
+
 class Reader:
     """Cuts texts into windows. Raises ModelLoadError for a folder whose tokenizer cannot be read."""
 
     def __init__(self, base: Path, tokens: int) -> None:
-        file = base / "tokenizer.json"
-        try:
-            self.tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:
-            raise ModelLoadError(f"{file} is not a tokenizer that can be read: {error}") from error
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
+        self.tokenizer, (self.start, self.end) = read_tokenizer(base)
         self.tokens = tokens
-        start, end = (self.tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
-        if start is None or end is None:
-            raise ModelLoadError(f"{file} has no [CLS] and [SEP], as a BERT's has")
-        self.start, self.end = int(start), int(end)
 
     def windows(self, text: str, before: str = "") -> list[Window]:
         """All of a text: at least one window, and each at most `tokens` long; each begins with what came before."""

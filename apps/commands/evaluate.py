@@ -39,7 +39,12 @@ Seed = Annotated[int, typer.Option(help="What draws rows and intervals.")]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture there.")]
 
 # What rails may ask where --rail is given and --model says nothing of it.
-SHIPPED = {"guard": "minilm-guard", "attacks": "minilm-injection", "chat": "smollm2-135m-instruct"}
+SHIPPED = {
+    "guard": "minilm-guard",
+    "attacks": "minilm-injection",
+    "names": "minilm-names",
+    "chat": "smollm2-135m-instruct",
+}
 
 
 def register(app: typer.Typer) -> None:

@@ -17,6 +17,8 @@ from trackbed.apps.evals.judging import Judged
 from trackbed.apps.evals.measures import DRAWS, Figure, spread
 from trackbed.llm.tuning.rows import Row
 
+SAME = {"GPE": "LOCATION"}  # what data call a kind that rails call otherwise
+
 
 class Marked(NamedTuple):
     """A text and the spans in it that somebody marked."""
@@ -65,7 +67,9 @@ def read_marked(path: Path) -> list[Marked]:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                spans = tuple((str(s["label"]), int(s["start"]), int(s["end"])) for s in row["spans"])
+                spans = tuple(
+                    (SAME.get(label := str(s["label"]), label), int(s["start"]), int(s["end"])) for s in row["spans"]
+                )
                 text = str(row["text"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(

@@ -1,8 +1,8 @@
 """Personal data: e-mail addresses, phone, card and account numbers, IP addresses, tax and social security numbers.
 
 Each kind is found in two steps: a linear pattern proposes, and what the number itself can prove (check digits, a
-numbering plan, an address parser) decides. Names of people and places prove nothing: where a policy asks for them, a
-model says what it takes for one. Postal addresses and dates of birth are not found.
+numbering plan, an address parser) decides. Names of people, places and streets prove nothing: where a policy asks for
+them, a model says what it takes for one. Dates of birth are not found.
 """
 
 import ipaddress
@@ -16,9 +16,9 @@ from phonenumbers import SUPPORTED_REGIONS
 from pydantic import Field, field_validator, model_validator
 from stdnum import iban, luhn, numdb
 
-from trackbed.rails.config import RailConfig
+from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.library.identities import IDENTITIES, find_identities
-from trackbed.rails.library.names import NAMES, Analyze, missing, presidio
+from trackbed.rails.library.names import NAMES, PRESIDIO, Analyze, missing, names_by, presidio
 from trackbed.rails.library.phones import NEAR, find_phones
 from trackbed.rails.library.spans import disjoint, fold
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
@@ -41,6 +41,7 @@ Entity = Literal[
     "IT_VAT_CODE",
     "PERSON",
     "LOCATION",
+    "STREET_ADDRESS",
     "COMMON",
     "EU",
     "DE",
@@ -62,6 +63,7 @@ WORDS = {
     **{kind: identity.words for kind, identity in IDENTITIES.items()},
     "PERSON": "name of a person",
     "LOCATION": "name of a place",
+    "STREET_ADDRESS": "postal address",
 }
 # Names that stand for several kinds.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -78,6 +80,7 @@ Finder = Callable[[str], Iterator[Span]]
 class Pii:
     """Finds personal data. Loopback and unspecified addresses, and version numbers, are not taken for IP addresses."""
 
+    asks: ClassVar[str] = "model"  # it waits for nothing where this names none
     stages: ClassVar[frozenset[Stage]] = frozenset({"input", "retrieval", "tools", "output"})
     actions: ClassVar[frozenset[Then]] = frozenset({"block", "mask", "drop"})
     streams: ClassVar[Streams] = "spans"
@@ -90,12 +93,15 @@ class Pii:
             min_length=1,
             description="The kinds to find; COMMON, if unset, which are the first six. EU are the tax, social-security "
             "and identity numbers of Germany, France, Spain and Italy; DE, FR, ES and IT are those of one country. "
-            "PERSON and LOCATION need the extra `pii`.",
+            "PERSON, LOCATION and STREET_ADDRESS need a `model`; the first two do with the extra `pii` too.",
+        )
+        model: ModelName | None = Field(
+            None, description="The policy's name of a model that finds names, such as minilm-names."
         )
         ner_model: str = Field(
             "en_core_web_sm",
             pattern=r"^[a-z]{2,3}_\w+$",
-            description="The installed spaCy model that finds PERSON and LOCATION; it reads one language.",
+            description="Without `model`: the installed spaCy model that finds PERSON and LOCATION, in one language.",
         )
         analyzer: str | None = Field(
             None,
@@ -123,10 +129,11 @@ class Pii:
 
         @model_validator(mode="after")
         def _names_can_be_found(self) -> Self:
-            if not self.names:
+            if not self.names or self.model:
                 return self
             if self.analyzer is None:
-                mistake = missing(self.ner_model)
+                more = [kind for kind in self.names if kind not in PRESIDIO]
+                mistake = f"{more[0]} needs a `model`, such as minilm-names" if more else missing(self.ner_model)
             else:
                 mistake = "" if callable(_resolved(self.analyzer)) else f"{self.analyzer!r} is no function"
             if mistake:
@@ -161,7 +168,8 @@ class Pii:
         }
         self.finders = {entity: find for entity, find in finders.items() if entity in config.kinds}
         self.names = config.names
-        if self.names:
+        self.model = models.generators[config.model] if config.model and self.names else None
+        if self.names and self.model is None:
             self.analyze: Analyze = _resolved(config.analyzer) if config.analyzer else presidio(config.ner_model)
 
     async def check(self, turn: Turn) -> Verdict:
@@ -173,8 +181,9 @@ class Pii:
             spans = list(find(text))
             findings += [folded.finding(entity, *span) for span in spans]
             text = _blanked(text, spans)
-        if self.names:
-            named = self.analyze(text.replace("\0", " "), self.names)
+        if self.names and text.strip("\0 "):
+            left = text.replace("\0", " ")
+            named = await names_by(self.model, left) if self.model else self.analyze(left, self.names)
             findings += [folded.finding(*name) for name in named if name[0] in self.names]
         if not findings:
             return Verdict.allow()

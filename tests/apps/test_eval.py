@@ -16,7 +16,7 @@ from trackbed.apps.cli import app
 from trackbed.apps.evals.classes import classify
 from trackbed.apps.evals.judging import Judged
 from trackbed.apps.evals.measures import auprc, auroc, calibration_error, curve, f1, measured, recall
-from trackbed.apps.evals.spans import Marked, spot
+from trackbed.apps.evals.spans import Marked, read_marked, spot
 from trackbed.llm.tuning.rows import Row
 from trackbed.rails.types import Finding
 
@@ -183,3 +183,10 @@ def test_what_cannot_be_measured_is_said(
     done = run("injection", "--data", write(tmp_path / "rows.jsonl", rows), *words)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split()).replace("│ ", "")
+
+
+def test_a_kind_that_data_call_otherwise_is_the_one_that_rails_know(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    spans = [{"label": "GPE", "start": 0, "end": 5}, {"label": "PERSON", "start": 7, "end": 10}]
+    file.write_text(json.dumps({"text": "Paris, Ann", "spans": spans}))
+    assert read_marked(file)[0].spans == (("LOCATION", 0, 5), ("PERSON", 7, 10))

@@ -1,5 +1,6 @@
 """Names of people and places: what is asked for, what is made of what a model finds, and what is missing."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from tests.fakes import ScriptedGenerator
-from trackbed.rails.errors import PolicyError
+from trackbed.llm.types import Completion, Usage
+from trackbed.rails.errors import PolicyError, RailFailed
 from trackbed.rails.library.names import missing
 from trackbed.rails.library.pii import Pii
 from trackbed.rails.pipeline import Pipeline
@@ -98,3 +100,70 @@ def test_a_model_that_is_not_installed_is_named() -> None:
 def test_an_analyzer_that_cannot_be_called_is_refused(analyzer: str, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Pii.Config(entities=["PERSON"], analyzer=analyzer)
+
+
+class Tagging(ScriptedGenerator):
+    """Answers every message with the names that `analyze` knows in it, as a tagger does."""
+
+    async def generate(self, prompt: Any, params: Any) -> Completion:
+        names = analyze(prompt[-1].content, ["PERSON", "LOCATION"])
+        return Completion(
+            json.dumps([dict(zip(("kind", "start", "end"), name, strict=True)) for name in names]), "stop", Usage(0, 0)
+        )
+
+
+def pii(model: Any, *entities: str) -> Pii:
+    config: Any = {"entities": list(entities), "model": "names"}
+    return Pii(Pii.Config(**config), Models({"names": model}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Jane Doe, jane@doe.org, New York", "<PERSON>, <EMAIL_ADDRESS>, <LOCATION>"),
+        ("J\u200börg in Paris", "<PERSON> in <LOCATION>"),
+        ("write to Paris@example.org", "write to <EMAIL_ADDRESS>"),
+        ("nobody, nowhere", "nobody, nowhere"),
+        ("", ""),
+    ],
+)
+async def test_a_model_of_the_policy_finds_names_in_what_other_kinds_have_left(text: str, expected: str) -> None:
+    turn = Turn("", text=text)
+    verdict = await pii(Tagging(), "COMMON", "PERSON", "LOCATION").check(turn)
+    assert (text if verdict.action == "allow" else mask(turn, verdict)) == expected
+
+
+async def test_a_model_is_not_asked_where_no_names_are_looked_for() -> None:
+    model = ScriptedGenerator("no JSON")
+    assert (await pii(model, "COMMON").check(Turn("", text="Jane Doe"))).action == "allow"
+    assert (await pii(model, "COMMON", "PERSON").check(Turn("", text=" "))).action == "allow"
+    assert not model.prompts
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("", "none", "{}", '"Jane"', "[1]", '[{"kind": "PERSON"}]', "[" * 100_000),
+        *('[{"kind": "PERSON", "start": 0, "end": 99}]', '[{"kind": "PERSON", "start": 3, "end": 3}]'),
+        *('[{"kind": "PERSON", "start": -1, "end": 3}]', '[{"kind": "PERSON", "start": "a", "end": 3}]'),
+    ],
+)
+async def test_an_answer_that_cannot_be_read_is_a_failure(answer: str) -> None:
+    with pytest.raises(RailFailed):
+        await pii(ScriptedGenerator(answer), "PERSON").check(Turn("", text="Jane Doe"))
+
+
+async def test_a_rail_that_fails_to_find_names_blocks(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "policy: 1\nmodels: {chat: smollm2-135m-instruct, names: minilm-names}\n"
+        "input: [{rail: pii, entities: [PERSON], model: names, then: mask}]\n"
+    )
+    models = Models({"chat": ScriptedGenerator("Hello!"), "names": ScriptedGenerator("Jane")})
+    reply = await Pipeline(load_policy(file), models).respond(Turn("I am Jane"))
+    assert reply.verdict.action == "block"
+
+
+def test_addresses_need_a_model_of_the_policy() -> None:
+    with pytest.raises(ValidationError, match="STREET_ADDRESS needs a `model`, such as minilm-names"):
+        Pii.Config(entities=["STREET_ADDRESS"])
