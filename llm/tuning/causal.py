@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM
 
 from trackbed.llm.tokenizer import Tokenizer
 from trackbed.llm.tuning.rows import Row
-from trackbed.llm.tuning.train import Recipe, Report, in_batches, one_epoch
+from trackbed.llm.tuning.train import Recipe, Report, in_batches, one_epoch, pace
 from trackbed.llm.types import Part, RawPrompt
 from trackbed.llm.windows import BEFORE
 
@@ -100,9 +100,7 @@ def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Netw
     for number, epoch in enumerate(epochs):
         total, drawn = 0.0, [(index, prompts.ids(rows[index])) for index in epoch]
         for batch in in_batches(drawn, lambda item: len(item[1]), recipe.batch, chance):
-            share = step / steps
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate * min(1.0, share / 0.06) * (1 - share)
+            pace(optimiser, recipe, step / steps)
             logits = network(*_tensors([ids for _, ids in batch]))
             loss = torch.nn.functional.cross_entropy(logits, targets[[index for index, _ in batch]])
             optimiser.zero_grad()

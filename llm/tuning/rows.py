@@ -26,6 +26,7 @@ class Row(NamedTuple):
     hard: bool  # harmless, and easily mistaken
     fold: int
     answer: bool = False  # whether a model said it
+    orig: str = ""  # what its source says of it
     place: str = ""  # start, middle or end, where only that part of the text is what its label says
 
     @property
@@ -53,12 +54,19 @@ def read_rows(path: Path, negatives: Sequence[str], keep: Callable[[dict[str, ob
                             hard=bool(row.get("hard")),
                             fold=int(row.get("fold", 0)),
                             answer=row.get("role") == "assistant",
+                            orig=str(row.get("orig") or ""),
                             place=next((at for at in PLACES if str(row.get("orig")).endswith(f"/{at}")), ""),
                         )
                     )
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{path}:{number}: a row needs text, label, source and licence: {error!r}") from error
     return rows
+
+
+def authored(folder: str, name: str) -> list[str]:
+    """The lines of a file of our own words, under `texts`; its line breaks are written out."""
+    text = (Path(__file__).parent / "texts" / folder / f"{name}.txt").read_text(encoding="utf-8")
+    return [line.replace("\\n", "\n") for line in text.splitlines()]
 
 
 def outside(rows: Iterable[Row], sources: Sequence[str]) -> list[Row]:

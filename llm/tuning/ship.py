@@ -27,12 +27,7 @@ def write_adapter(
     """A role's adapter, in the folder of a judge whose base is that entry of the catalogue; others stay."""
     folder.mkdir(parents=True, exist_ok=True)
     scale, shift = calibration
-    tensors = {f"head.{name}": value for name, value in network.head.state_dict().items()}
-    for name, value in network.encoder.state_dict().items():
-        for ending, short in ((A, ".A"), (B, ".B")):
-            if name.endswith(ending):
-                tensors[name.removeprefix(PREFIX).removesuffix(ending) + short] = value
-    save_file({name: value.half().contiguous() for name, value in tensors.items()}, folder / f"{role}.safetensors")
+    save_file(lora_tensors(network.head, network.encoder), folder / f"{role}.safetensors")
     described = folder / "judge.json"
     found = json.loads(described.read_bytes()) if described.exists() else {}
     roles = found.get("roles", {})
@@ -47,6 +42,16 @@ def write_adapter(
     }
     whole = {"format": 1, "base": base, "roles": roles}
     described.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+
+
+def lora_tensors(head: torch.nn.Module, encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A head and what low-rank changes a PEFT encoder has, in float16, by the names that an adapter's file has."""
+    tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
+    for name, value in encoder.state_dict().items():
+        for ending, short in ((A, ".A"), (B, ".B")):
+            if name.endswith(ending):
+                tensors[name.removeprefix(PREFIX).removesuffix(ending) + short] = value
+    return {name: value.half().contiguous() for name, value in tensors.items()}
 
 
 def calibrate(logits: Floats, rows: Sequence[Row]) -> tuple[float, float]:

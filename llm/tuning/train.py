@@ -42,8 +42,8 @@ class Recipe:
     seed: int = 0
 
 
-class Network(torch.nn.Module):
-    """The encoder and the head."""
+class Tuned(torch.nn.Module):
+    """The encoder with low-rank changes that are learned, and a linear head for whatever its labels are of."""
 
     def __init__(self, base: Path, recipe: Recipe) -> None:
         super().__init__()
@@ -56,13 +56,25 @@ class Network(torch.nn.Module):
         self.head = torch.nn.Linear(encoder.config.hidden_size, len(recipe.labels))
         self.dropout = torch.nn.Dropout(recipe.dropout)
 
+    def states(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        """What the encoder makes of tokens: [texts, tokens, hidden]; all inputs are [texts, tokens]."""
+        found: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=kinds).last_hidden_state
+        return found
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., labels]."""
+        found: torch.Tensor = self.head(self.dropout(states))
+        return found
+
+
+class Network(Tuned):
+    """One that judges whole texts: the head reads the mean of a text's tokens."""
+
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Logits [texts, labels]; all inputs are [texts, tokens]."""
-        states = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=kinds).last_hidden_state
+        states = self.states(ids, mask, kinds)
         weights = mask[..., None].to(states.dtype)
-        mean = (states * weights).sum(1) / weights.sum(1)
-        logits: torch.Tensor = self.head(self.dropout(mean))
-        return logits
+        return self.logits((states * weights).sum(1) / weights.sum(1))
 
 
 def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Network:
@@ -80,9 +92,7 @@ def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Netw
         total = 0.0
         drawn = [(index, chance.choice(windows[index])) for index in epoch]
         for batch in in_batches(drawn, lambda item: len(item[1].ids), recipe.batch, chance):
-            share = step / steps
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate * min(1.0, share / 0.06) * (1 - share)
+            pace(optimiser, recipe, step / steps)
             places = [index for index, _ in batch]
             logits = network(*_tensors([window for _, window in batch]))
             losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets[places], reduction="none")
@@ -151,6 +161,12 @@ def in_batches(drawn: Sequence[T], length: Callable[[T], int], size: int, chance
         batches = [bucket[at : at + size] for at in range(0, len(bucket), size)]
         chance.shuffle(batches)
         yield from batches
+
+
+def pace(optimiser: torch.optim.Optimizer, recipe: Recipe, share: float) -> None:
+    """Set the rate of a step, of which that share came before: it rises at first, and falls to nothing."""
+    for group in optimiser.param_groups:
+        group["lr"] = recipe.rate * min(1.0, share / 0.06) * (1 - share)
 
 
 def _tensors(windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
