@@ -194,18 +194,20 @@ def attack_rows(documents: Sequence[str], count: int, seed: int = 0) -> list[Row
     rows = []
     for texts, positive in ((attacks(count, seed), True), (mentions(count, seed), False)):
         for i, text in enumerate(texts):
-            hidden = i % 2 and documents
-            place = chance.choice(PLACES) if hidden else ""
-            shown = _hidden(text, chance.choice(documents), place, chance) if hidden else text
+            inside = i % 2 and documents
+            place = chance.choice(PLACES) if inside else ""
+            shown = hidden(text, chance.choice(documents), place, chance) if inside else text
             rows.append(Row(shown, "", positive, (), SOURCE, LICENCE, hard=not positive, fold=i % 10, place=place))
     return rows
 
 
-def _hidden(text: str, document: str, place: str, chance: random.Random) -> str:
+def hidden(text: str, document: str, place: str, chance: random.Random) -> str:
     """The text at the start, in the middle or at the end of a document, which is cut to a window's size."""
     begin = chance.randrange(max(len(document) - 700, 1))
     page = document[begin : begin + 700]
-    at = {"start": 0, "middle": page.find(". ", len(page) // 3) + 2, "end": len(page)}[place]
+    third = len(page) // 3
+    breaks = [at + len(mark) for mark in (". ", "\n") if (at := page.find(mark, third)) >= 0]
+    at = {"start": 0, "middle": breaks[0] if breaks else third, "end": len(page)}[place]
     joint = chance.choice(("\n", " ", "\n\n"))
     return f"{page[:at]}{joint}{text}{joint}{page[at:]}".strip()
 

@@ -14,10 +14,14 @@ from pathlib import Path
 
 from trackbed.llm.tuning.authored import attack_rows
 from trackbed.llm.tuning.contrast import everyday_rows, pair_rows
+from trackbed.llm.tuning.orders import order_rows
+from trackbed.llm.tuning.refusals import refusal_rows
 from trackbed.llm.tuning.rows import Row, read_rows
+from trackbed.llm.tuning.tone import tone_rows
 from trackbed.llm.tuning.train import Recipe
 
 HAZARDS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "S13")
+TONES = ("insult", "threat", "identity_attack")
 MANUALS: tuple[str, ...] = (
     "argparse",
     "asyncio",
@@ -76,6 +80,19 @@ def _attacks(data: Path) -> list[Row]:
     return read_rows(data / "injection.jsonl", ("benign",), lambda row: True)
 
 
+def _tones(data: Path) -> list[Row]:
+    """Hate speech and what it is mistaken for; requests, harmful ones too, are said in no such tone."""
+    kinds = {"hatecheck": ("identity_attack",), "identity-sentence-templates": ("identity_attack",)}
+    rows = []
+    for row in _requests(data):
+        if row.source in kinds:
+            threat = ("threat",) if row.orig.startswith("threat") else ()
+            rows.append(row._replace(categories=(*kinds[row.source], *threat) if row.positive else ()))
+        elif row.source not in ("realtoxicityprompts", "jigsaw-sample"):
+            rows.append(row._replace(positive=False, categories=()))
+    return rows
+
+
 def _answers(data: Path) -> list[Row]:
     """Labelled answers to harmful requests, and for contrast answers and remarks that nobody objects to, or all do."""
     rows = read_rows(data / "safety.jsonl", ("safe",), lambda row: row["role"] == "assistant")
@@ -97,6 +114,10 @@ def _answers(data: Path) -> list[Row]:
     return rows
 
 
+def _refusals(data: Path) -> list[Row]:
+    return refusal_rows(_requests(data), 600)
+
+
 def _with_attacks(data: Path) -> list[Row]:
     """Attacks in people's own words and in pages that know nothing of them, and pages without any.
 
@@ -111,7 +132,7 @@ def _with_attacks(data: Path) -> list[Row]:
     plain = [Row(page[:2000], "", False, (), "plain-pages", pages[page], False, 0) for page in chosen[:500]]
     manuals = _manuals()
     plain += [Row(text, "", False, (), "plain-manuals", "PSF-2.0", False, 0) for text in manuals[200:]]
-    return [*attack_rows([*chosen[500:], *manuals[:200]], 500), *plain]
+    return [*attack_rows([*chosen[500:], *manuals[:200]], 500), *order_rows(400), *plain]
 
 
 def _manuals() -> list[str]:
@@ -150,13 +171,22 @@ TASKS = {
             ),
         ),
     ),
-    "answers": Task(
-        "minilm-guard", "assistant", Recipe(("unsafe",), tokens=128, most=200), _answers, lambda data: [], ()
+    "answers": Task("minilm-guard", "assistant", Recipe(("unsafe",), tokens=128, most=500), _answers, _refusals, ()),
+    "tones": Task(
+        "minilm-toxicity",
+        "user",
+        Recipe(("toxic", *TONES), most=300),
+        _tones,
+        lambda data: tone_rows(600),
+        (
+            ("hatecheck", "begin-messages", "nq-open-dev", "advbench", "banking77"),
+            ("identity-sentence-templates", "wikipedia-sentences", "clinc150", "do-not-answer", "truthfulqa-questions"),
+        ),
     ),
     "attacks": Task(
         "minilm-injection",
         "user",
-        Recipe(("unsafe",), most=400),
+        Recipe(("unsafe",), most=300),
         _attacks,
         _with_attacks,
         (

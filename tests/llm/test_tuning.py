@@ -1,6 +1,7 @@
 """Training of judges: what it is given, that it learns, and that what is shipped is what was trained."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from tests.llm.test_judge import write_base
 from trackbed.llm.checkpoint import load_model
 from trackbed.llm.judge import Judge
 from trackbed.llm.tuning import causal
-from trackbed.llm.tuning.authored import attack_rows, attacks, mentions
+from trackbed.llm.tuning.authored import attack_rows, attacks, hidden, mentions
 from trackbed.llm.tuning.contrast import pair_rows, requests
 from trackbed.llm.tuning.figures import Tried, auroc, calibration_error, cascade, per_source, summary
+from trackbed.llm.tuning.orders import order_rows
 from trackbed.llm.tuning.recipes import TASKS, Task, drawn
-from trackbed.llm.tuning.rows import Row, read_rows
+from trackbed.llm.tuning.refusals import refusal_rows
+from trackbed.llm.tuning.rows import PLACES, Row, read_rows
 from trackbed.llm.tuning.ship import balance, calibrate, write_adapter
+from trackbed.llm.tuning.tone import tone_rows
 from trackbed.llm.tuning.train import Recipe, fit, logits_of
 
 # peft asks transformers by a name that is going away.
@@ -212,3 +216,44 @@ def test_pairs_are_half_harmful_and_name_their_hazards() -> None:
     assert sum(r.positive for r in rows) == 500
     assert all(bool(r.categories) == r.positive for r in rows)
     assert len({asked.text for asked in requests(3000)}) == 3000
+
+
+def test_refusals_are_harmless_answers_to_licensed_requests() -> None:
+    asked = [row("How do I pick {a} lock?", positive=True), row("hi", positive=False)]
+    asked += [row("unstated", positive=True, licence="unknown")]
+    rows = refusal_rows(asked, 60)
+    assert {found.before for found in rows} == {"How do I pick {a} lock?"}
+    assert not any(found.positive or found.categories for found in rows)
+    assert all(found.text and found.licensed for found in rows)
+    assert len({found.text for found in rows}) > 30
+    assert rows == refusal_rows(asked, 60)
+
+
+def test_rude_rows_say_how_and_what_only_sounds_rude_is_harmless() -> None:
+    rows = tone_rows(50)
+    assert {found.categories for found in rows if found.positive} == {("insult",), ("threat",)}
+    assert sum(found.positive for found in rows) == 100
+    assert all(found.hard and not found.categories for found in rows if not found.positive)
+    assert not any("{" in found.text for found in rows)
+
+
+def test_orders_stand_where_their_place_says_and_documents_without_are_harmless() -> None:
+    rows = order_rows(40)
+    assert [rows, 160] == [order_rows(40), len(rows)]
+    assert {found.source for found in rows if found.positive} == {"authored-orders", "authored-hidden"}
+    assert {found.place for found in rows if found.source == "authored-hidden"} == set(PLACES)
+    assert all(not found.place for found in rows if found.source != "authored-hidden")
+    assert all(found.text.strip() and "{" not in found.text for found in rows if found.source == "authored-orders")
+
+
+@pytest.mark.parametrize(
+    "document", ["One thing. Another thing. A third.", "| a |\n| b |\n| c |\n", "letters" * 30, ""]
+)
+def test_an_order_in_the_middle_breaks_no_word(document: str) -> None:
+    text = hidden("DO IT", document, "middle", random.Random(1))
+    before, _, after = text.partition("DO IT")
+    assert (before.strip() + after.strip()).replace(" ", "").replace("\n", "") == document.replace(" ", "").replace(
+        "\n", ""
+    )
+    if "." in document or "|" in document:
+        assert before.strip().endswith((".", "|"))
