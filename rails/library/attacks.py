@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import re2
 
 from trackbed.rails.library.plain import View
-from trackbed.rails.library.views import readings
 
 
 class Family(NamedTuple):
@@ -210,9 +209,9 @@ MENTIONED = 0.5  # the share of its weight that a match keeps there
 HIDDEN = 0.9  # the weight of an attack that somebody took the trouble to encode
 
 
-def attacks(text: str, families: Sequence[Family]) -> list[Match]:
-    """Every match of the families in the text as it reads, and of some in what else it can be read as."""
-    first, *others = readings(text)
+def attacks(read: Sequence[View], families: Sequence[Family]) -> list[Match]:
+    """Every match of the families in a text as it reads, the first of its readings, and of some in the others."""
+    first, *others = read
     said = _lowered(first.text)
     mentions = list(_mentions(said))
     found = [

@@ -15,6 +15,7 @@ from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.library.attacks import DOCUMENT, Match, attacks, probability, windows
 from trackbed.rails.library.opinion import unsafe_reading
 from trackbed.rails.library.spans import disjoint
+from trackbed.rails.library.views import readings
 from trackbed.rails.sentences import sentences
 from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
@@ -38,9 +39,12 @@ class Injection:
         model: ModelName | None = Field(
             None, description="The policy's name of a guard model that is asked too, such as minilm-injection."
         )
+        model_threshold: float | None = Field(
+            None, gt=0, le=1, description="The probability from which the model is believed; `threshold`, if unset."
+        )
 
     def __init__(self, config: Config, models: Models) -> None:
-        self.threshold = config.threshold
+        self.threshold, self.surely = config.threshold, config.model_threshold or config.threshold
         self.model = models.generators[config.model] if config.model else None
 
     async def check(self, turn: Turn) -> Verdict:
@@ -48,14 +52,15 @@ class Injection:
 
         The findings are whole sentences. Raises RailFailed where its answer cannot be read, and what it raises.
         """
-        near = [(probability(window), window) for window in windows(attacks(turn.text, DOCUMENT), WINDOW)]
+        read = readings(turn.text)
+        near = [(probability(window), window) for window in windows(attacks(read, DOCUMENT), WINDOW)]
         score = max((score for score, _ in near), default=0.0)
-        if score < self.threshold and self.model and turn.text.strip():
-            score = max(score, await unsafe_reading(self.model, turn.text))
-            if score >= self.threshold:
-                return Verdict.block(detail=DETAIL, score=score, findings=(Finding("INJECTION", 0, len(turn.text)),))
         if score < self.threshold:
-            return Verdict.allow(score=score)
+            told = await unsafe_reading(self.model, read) if self.model and turn.text.strip() else 0.0
+            score = max(score, told)
+            if told < self.surely:
+                return Verdict.allow(score=score)
+            return Verdict.block(detail=DETAIL, score=score, findings=(Finding("INJECTION", 0, len(turn.text)),))
         found = [match for score, window in near if score >= self.threshold for match in window]
         return Verdict.block(
             detail=DETAIL,

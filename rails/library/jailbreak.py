@@ -11,6 +11,7 @@ from pydantic import Field
 from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.library.attacks import USER, attacks, probability
 from trackbed.rails.library.opinion import unsafe_reading
+from trackbed.rails.library.views import readings
 from trackbed.rails.types import Finding, Models, Stage, Then, Turn, Verdict
 
 
@@ -30,9 +31,12 @@ class Jailbreak:
         model: ModelName | None = Field(
             None, description="The policy's name of a guard model that is asked too, such as minilm-injection."
         )
+        model_threshold: float | None = Field(
+            None, gt=0, le=1, description="The probability from which the model is believed; `threshold`, if unset."
+        )
 
     def __init__(self, config: Config, models: Models) -> None:
-        self.threshold = config.threshold
+        self.threshold, self.surely = config.threshold, config.model_threshold or config.threshold
         self.model = models.generators[config.model] if config.model else None
 
     async def check(self, turn: Turn) -> Verdict:
@@ -40,12 +44,14 @@ class Jailbreak:
 
         Raises RailFailed where its answer cannot be read, and what it raises.
         """
-        found = attacks(turn.text, USER)
+        read = readings(turn.text)
+        found = attacks(read, USER)
         families, score = tuple(dict.fromkeys(match.family for match in found)), probability(found)
-        if self.model and score < self.threshold and turn.text.strip():
-            score = max(score, await unsafe_reading(self.model, turn.text))
         if score < self.threshold:
-            return Verdict.allow(score=score)
+            told = await unsafe_reading(self.model, read) if self.model and turn.text.strip() else 0.0
+            score = max(score, told)
+            if told < self.surely:
+                return Verdict.allow(score=score)
         return Verdict.block(
             detail="an attempt to set the rules aside",
             categories=families,

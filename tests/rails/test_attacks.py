@@ -273,3 +273,15 @@ async def test_a_judge_whose_scores_cannot_be_read_fails(rail: type[Jailbreak] |
     made = rail(rail.Config(model="attacks"), Models({"attacks": model}))  # type: ignore[arg-type]
     with pytest.raises(RailFailed, match="no log-probabilities"):
         await made.check(Turn("", text="The weather is fine."))
+
+
+@pytest.mark.parametrize("rail", [Jailbreak, Injection])
+@pytest.mark.parametrize(("probability", "action"), [(0.6, "allow"), (0.79, "allow"), (0.8, "block"), (0.9, "block")])
+async def test_a_judge_may_have_to_be_surer_than_the_patterns(
+    rail: type[Jailbreak] | type[Injection], probability: float, action: str
+) -> None:
+    config = rail.Config(model="attacks", threshold=0.5, model_threshold=0.8)
+    made = rail(config, Models({"attacks": judge_of(probability)}))  # type: ignore[arg-type]
+    verdict = await made.check(Turn("", text="What is a rail?"))
+    assert verdict.action == action
+    assert verdict.score == pytest.approx(probability)
