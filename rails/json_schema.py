@@ -75,9 +75,16 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\
 
 
 def compile_schema(schema: object, patterns: PatternBudget | None = None) -> Check:
-    """What checks a value against the schema of an object. Raises ValueError that says where the schema is wrong."""
+    """What checks arguments against the schema of an object. Raises ValueError that says where the schema is wrong."""
     if not isinstance(schema, Mapping) or schema.get("type") != "object":
         raise ValueError("the schema of a tool's arguments begins with type: object")
+    return compile_any_schema(schema, patterns)
+
+
+def compile_any_schema(schema: object, patterns: PatternBudget | None = None) -> Check:
+    """What checks any value against a schema. Raises ValueError that says where the schema is wrong."""
+    if not isinstance(schema, Mapping):
+        raise ValueError("a schema is a mapping of keys to values, such as type: object")
     compiler = _Compiler(schema, patterns or PatternBudget())
     for part in DEFINITIONS:
         for name, words in _mapping(schema.get(part, {}), (part,)).items():
