@@ -1,7 +1,8 @@
 """Secrets: keys, tokens and passwords that somebody left in a text.
 
 Issuers give their keys prefixes so that they can be found; private keys, JSON web tokens and URLs with a password
-have forms of their own. What is left is `password = ...`: there the value has to look made up. Placeholders pass.
+have forms of their own; those of rarer issuers come from detect-secrets. What is left is `password = ...`: there the
+value has to look made up. Placeholders pass.
 """
 
 import base64
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from trackbed.rails.config import RailConfig
 from trackbed.rails.library.partial import Beginnings
+from trackbed.rails.library.plugins import PLUGINS, forms, trimmed
 from trackbed.rails.library.spans import disjoint, fold
 from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 
@@ -42,6 +44,7 @@ class Secrets:
 
     def __init__(self, config: Config, models: Models) -> None:
         self.entropy = config.entropy
+        more()  # so that it is the start that waits for them, and not the first text
 
     async def check(self, turn: Turn) -> Verdict:
         """Block on any credential; the categories say of which kinds, the findings where."""
@@ -55,7 +58,7 @@ class Secrets:
     def held(self, turn: Turn) -> int:
         """From where on a secret may have begun that is not complete."""
         folded = fold(turn.text)
-        return folded.origin(beginnings().start(folded.text))
+        return folded.origin(min(begun.start(folded.text) for begun in beginnings()))
 
     def _secrets(self, text: str) -> Iterator[tuple[str, tuple[int, int]]]:
         """What is found of each kind, those with a form of their own first."""
@@ -63,6 +66,11 @@ class Secrets:
             for match in kind.form.finditer(text):
                 if kind.proves(match.group(1)):
                     yield kind.label, match.span(1)
+        for kind in more():
+            for match in kind.form.finditer(text):
+                start, end = trimmed(text, *match.span(1))
+                if kind.proves(text[start:end]):
+                    yield kind.label, (start, end)
         for match in ASSIGNMENT.finditer(text):
             name, quote, value = match.groups()
             value = value if quote else value.rstrip(".,:)")
@@ -192,10 +200,22 @@ ASSIGNED = (
     r"[\\\"'`*]{0,3}(?:\s{0,3}(?::=|=>|[=:>])\s{0,3}|\s+is:?\s+)([\\\"'`]{0,2})([^\s\"'`\\<;]{6,})"
 )
 ASSIGNMENT = re2.compile(ASSIGNED)
-WORDS = {kind.label: kind.words for kind in KINDS} | {"PASSWORD": "password", "API_KEY": "API key or token"}
+WORDS = {kind.label: kind.words for kind in (*PLUGINS, *KINDS)} | {
+    "PASSWORD": "password",
+    "API_KEY": "API key or token",
+}
 
 
 @cache
-def beginnings() -> Beginnings:
+def more() -> tuple[Kind, ...]:
+    """The kinds of detect-secrets, which is loaded here."""
+    return tuple(
+        Kind(form.plugin.label, form.plugin.words, form.pattern, is_mixed if form.plugin.mixed else is_written_out)
+        for form in forms()
+    )
+
+
+@cache
+def beginnings() -> tuple[Beginnings, Beginnings]:
     """The beginnings of all secrets; made when a text is first streamed."""
-    return Beginnings([*(kind.pattern for kind in KINDS), ASSIGNED])
+    return Beginnings([*(kind.pattern for kind in KINDS), ASSIGNED]), Beginnings([kind.pattern for kind in more()])
