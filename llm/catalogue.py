@@ -92,6 +92,7 @@ class Row(NamedTuple):
 
 JUDGES = Path(__file__).parent / "judges"
 TAGGERS = Path(__file__).parent / "taggers"
+LLAMA_3 = "Llama 3 Community License"
 LLAMA_31 = "Llama 3.1 Community License"
 LLAMA_32 = "Llama 3.2 Community License"
 
@@ -159,6 +160,7 @@ _ENTRIES = (
     Entry("minilm-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-guard", "all-minilm-l6-v2")),
     Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", "all-minilm-l6-v2")),
     Entry("minilm-names", "tagger", "Apache-2.0", 0.1, Shipped(TAGGERS / "minilm-names", "all-minilm-l6-v2")),
+    Entry("llama-guard-2-8b", "guard", LLAMA_3, 16.1, Hub("meta-llama/Meta-Llama-Guard-2-8B")),
     Entry("llama-guard-3-1b", "guard", LLAMA_32, 3.0, Hub("meta-llama/Llama-Guard-3-1B")),
     Entry("llama-guard-3-8b", "guard", LLAMA_31, 16.1, Hub("meta-llama/Llama-Guard-3-8B")),
 )
