@@ -1,4 +1,4 @@
-"""A small English vocabulary, which tells a text from what only decodes to letters.
+"""A small English vocabulary, which tells a text from what only decodes to letters, and from one in another language.
 
 It holds the commonest words and those that orders to a model are made of. It knows nothing of how a text was hidden.
 """
@@ -36,6 +36,13 @@ WORDS = STOP_WORDS | ORDERS | COMMON
 TELLING = frozenset(word for word in ORDERS if len(word) >= 6)
 PREFIXES = frozenset(word[:end] for word in WORDS if len(word) > 3 for end in range(1, len(word)))  # of longer words
 _LONGEST = max(map(len, WORDS))
+ELSEWHERE = frozenset(  # words of other languages too
+    """a an as come do fine hand he human i in is land letter man me mode model no normal on or plan program so state
+    system this to war was will""".split()  # noqa: SIM905
+)
+OURS_ALONE = (WORDS | frozenset(("how", "someone", "somebody", "i'm", "i've", "don't", "it's", "what's"))) - ELSEWHERE
+SOME = 6  # words or letters, of which one can say something
+EVERYWHERE = 0.12  # the share of an English text that its commonest words are, at least
 _SPLIT = 2000  # letters of one stretch
 
 
@@ -47,6 +54,23 @@ def known(word: str) -> bool:
 def telling(word: str) -> bool:
     """Whether it is one that texts are seldom made of by chance: of six letters or more, and of attacks."""
     return word in TELLING
+
+
+def is_foreign(text: str) -> bool:
+    """Whether a text has six words or more and hardly one that every English text has, or is in other letters.
+
+    No detector of languages: that costs a second to load. Rows of names and commands look foreign too.
+
+    >>> is_foreign("Wie komme ich von hier zum Bahnhof?"), is_foreign("How do I get from here to the station?")
+    (True, False)
+    """
+    letters = [c for c in text if c.isalpha()]
+    latin = sum(c < "\u0250" for c in letters)
+    if len(letters) >= SOME and latin < len(letters) / 2:
+        return True
+    words = text.lower().split()[:200]
+    ours = sum(word.strip(".,;:!?\"'()") in OURS_ALONE for word in words)
+    return len(words) >= SOME and ours < len(words) * EVERYWHERE
 
 
 def split(letters: str) -> list[str]:

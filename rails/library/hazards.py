@@ -5,12 +5,13 @@ Guard, which wants its own prompt, has its own rail. Unsafe is what the model fi
 threshold; hazards are those of MLCommons, as far as the model knows them: what a judge was taught, its card says.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from trackbed.llm.types import Message, SamplingParams
 from trackbed.rails.config import ModelName, RailConfig
+from trackbed.rails.library.english import is_foreign
 from trackbed.rails.library.llama_guard import UNLISTED, read_answer
 from trackbed.rails.library.opinion import unsafe
 from trackbed.rails.library.taxonomy import read_taxonomy
@@ -20,6 +21,7 @@ from trackbed.rails.types import Models, Stage, Streams, Then, Turn, Verdict
 TAXONOMY = "llama-guard-3"
 ANSWER = SamplingParams(temperature=0.0, max_tokens=32)
 WEAK = "unsafe content"
+FOREIGN = "the guard was made for English, which this does not look like"
 
 
 class Hazards:
@@ -39,6 +41,12 @@ class Hazards:
         )
         allow: tuple[str, ...] = Field(
             (), description="Codes of hazards that pass: a text passes where the model names these alone."
+        )
+
+        language: Literal["en", "any"] = Field(
+            "en",
+            description="What the model was made for. With en, a verdict that lets a text pass which does not look "
+            "English says that the model is a weak judge of it; any is for a model that reads other languages too.",
         )
 
         @field_validator("allow")
@@ -61,7 +69,8 @@ class Hazards:
         prompt = _prompt(turn)
         score = await unsafe(self.guard, prompt)
         if score < self.config.threshold:
-            return Verdict.allow(score=score)
+            weak = self.config.language == "en" and is_foreign(turn.text)
+            return Verdict.allow(score=score, detail=FOREIGN if weak else "")
         answer = await self.guard.generate(prompt, ANSWER)
         codes = read_answer(answer.text, self.taxonomy) or (UNLISTED,)
         hazards = self.taxonomy.hazards
