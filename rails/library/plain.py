@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from trackbed.rails.library.spans import simplest
+
 # Letters that are drawn like Latin ones: Unicode's confusables.txt (UTS #39), of which this is a part, and the small
 # letters whose capitals it lists. A capital I and a small l are one there; here they are what their name says.
 _LOOK = {
@@ -125,18 +127,8 @@ def _is_mark(char: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _one(char: str) -> str:
-    match unicodedata.category(char):
-        case "Cs":  # half of a surrogate pair: no text, and nothing that RE2 could be given
-            return "\ufffd"
-        case "Nd":
-            return str(unicodedata.decimal(char))
-        case "Zs":
-            return " "
-        case "Pd":
-            return "-"
-        case "Me" | "Cf":  # the frame of a key-cap
-            return ""
-    return BADGES.get(ord(char), char)
+    simple = simplest(char)
+    return BADGES.get(ord(char), char) if simple is None else simple
 
 
 def _latin(text: str) -> str:

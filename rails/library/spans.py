@@ -55,11 +55,8 @@ def disjoint(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(kept)
 
 
-@lru_cache(maxsize=4096)
-def _plain(char: str) -> str:
-    """One character, or none, in place of `char`."""
-    if char in "\ufe0e\ufe0f":  # which say how the character before is drawn
-        return ""
+def simplest(char: str) -> str | None:
+    """What is read for one of the characters that differ only in how they are drawn; None for any other."""
     match unicodedata.category(char):
         case "Cf" | "Me":  # zero-width characters, soft hyphens, marks of direction; the frame of a key-cap
             return ""
@@ -71,7 +68,17 @@ def _plain(char: str) -> str:
             return " "
         case "Pd":
             return "-"
-        case "No":  # a footnote mark is not part of the word before it
-            return char
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _plain(char: str) -> str:
+    """One character, or none, in place of `char`."""
+    if char in "\ufe0e\ufe0f":  # which say how the character before is drawn
+        return ""
+    if (simple := simplest(char)) is not None:
+        return simple
+    if unicodedata.category(char) == "No":  # a footnote mark is not part of the word before it
+        return char
     folded = unicodedata.normalize("NFKC", char)
     return folded if len(folded) == 1 and folded.isascii() else char
