@@ -159,6 +159,7 @@ _ENTRIES = (
     Entry("llama-3.2-3b-instruct", "chat", LLAMA_32, 6.4, Hub("meta-llama/Llama-3.2-3B-Instruct")),
     Entry("minilm-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-guard", "all-minilm-l6-v2")),
     Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", "all-minilm-l6-v2")),
+    Entry("minilm-toxicity", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-toxicity", "all-minilm-l6-v2")),
     Entry("minilm-names", "tagger", "Apache-2.0", 0.1, Shipped(TAGGERS / "minilm-names", "all-minilm-l6-v2")),
     Entry("llama-guard-2-8b", "guard", LLAMA_3, 16.1, Hub("meta-llama/Meta-Llama-Guard-2-8B")),
     Entry("llama-guard-3-1b", "guard", LLAMA_32, 3.0, Hub("meta-llama/Llama-Guard-3-1B")),

@@ -42,6 +42,7 @@ Plot = Annotated[Path | None, typer.Option(help="Write a picture there.")]
 SHIPPED = {
     "guard": "minilm-guard",
     "attacks": "minilm-injection",
+    "toxicity": "minilm-toxicity",
     "names": "minilm-names",
     "chat": "smollm2-135m-instruct",
 }
