@@ -92,12 +92,19 @@ class Judge:
     def judge(self, text: str, before: str = "", role: JudgedRole = "user") -> Judged:
         """How probable each label is of a message; `before` is what it answers.
 
-        Of a role that has no adapter, another's judges, and the message alone: it was not taught to read both. Raises
-        ModelLoadError where an adapter cannot be read.
+        Of a role that has no adapter, another's judges, and the message alone: it was not taught to read both. Where
+        an adapter knows no kinds, those of what it finds are told by one that does: of what was answered, or else of
+        the message. Raises ModelLoadError where an adapter cannot be read.
         """
-        if role in self.described.roles:
-            return self._load(role).judge(text, before)
-        return self._load(next(iter(self.described.roles))).judge(text, "")
+        if role not in self.described.roles:
+            return self._load(next(iter(self.described.roles))).judge(text, "")
+        found = self._load(role).judge(text, before)
+        known = [other for other, adapter in self.described.roles.items() if len(adapter.labels) > 1]
+        if len(found.probabilities) > 1 or not found.labels or not known:
+            return found
+        kinds = self._load(known[0]).judge(before or text, "")
+        told = dict(list(kinds.probabilities.items())[1:])
+        return Judged({**found.probabilities, **told}, found.tokens + kinds.tokens)
 
     async def generate(self, prompt: Prompt, params: SamplingParams) -> Completion:
         """`safe`, or the first label and in a second line the kinds: what a guard model answers."""

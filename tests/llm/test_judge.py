@@ -171,3 +171,30 @@ def test_a_judge_that_ships_has_a_card_that_names_its_data_and_its_figures(name:
     card = (source.folder / "card.md").read_text(encoding="utf-8")
     for heading in ("## What it is for", "## Data and licences", "## Recipe", "## Figures", "## Limits"):
         assert heading in card
+
+
+async def test_where_an_adapter_knows_no_kinds_they_are_told_of_what_was_answered(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    write_base(base)
+    tensors = write_judge(tmp_path / "judge", base)
+    described = json.loads((tmp_path / "judge" / "judge.json").read_text())
+    for role, bias in (("sure", 9.0), ("unsure", -9.0)):
+        one = {"head.weight": torch.zeros(1, 48), "head.bias": torch.tensor([bias])}
+        changes = {name: value for name, value in tensors.items() if not name.startswith("head")}
+        save_file({**changes, **one}, tmp_path / "judge" / f"{role}.safetensors")
+    user = described["roles"]["user"]
+    for role, names in (("sure", ("unsafe", "S1", "S10")), ("unsure", ("unsafe",))):
+        described["roles"]["assistant"] = {**user, "file": f"{role}.safetensors", "labels": ["unsafe"]}
+        (tmp_path / "judge" / "judge.json").write_text(json.dumps(described))
+        judge = Judge(tmp_path / "judge", tmp_path)
+        found = judge.judge("w1 w2", "bad day", "assistant")
+        assert tuple(found.probabilities) == names
+        if role == "sure":
+            asked = judge.judge("bad day").probabilities
+            assert {kind: found.probabilities[kind] for kind in names[1:]} == {kind: asked[kind] for kind in names[1:]}
+            alone = judge.judge("bad day", "", "assistant").probabilities
+            assert alone["S1"] == asked["S1"], "of the message, where it answers nothing"
+            answer = await judge.generate((Message("user", "bad day"), Message("assistant", "w1")), SamplingParams())
+            assert answer.text.splitlines()[0] == "unsafe"
+            assert set(answer.text.splitlines()[1].split(",")) <= {"S1", "S10"}
