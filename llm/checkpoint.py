@@ -5,6 +5,7 @@ model knows.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
@@ -20,10 +21,11 @@ from trackbed.llm.mapped import MappedTensor
 from trackbed.llm.models import MODELS
 from trackbed.llm.models.llama import Llama
 from trackbed.llm.safetensors_file import SafetensorsFile, read_folder
-from trackbed.llm.stored import CacheDType, DType, Stored
+from trackbed.llm.stored import CacheDType, DType, Stored, Take
 
 FORMATS = "trackbed.formats"  # the metadata of a safetensors file that names the formats of tensors of bytes
 BLOCKS = {"Q8_0": (32, 34), "Q4_1": (32, 20)}  # weights and bytes of a block
+Change = Callable[[ModelConfig, Take], tuple[ModelConfig, Take]]
 PLAIN = ("F32", "F16", "BF16")  # numbers, as safetensors calls them and GGUF too
 
 
@@ -35,13 +37,14 @@ def load_model(
     cache_dtype: CacheDType = "auto",
     threads: int | None = None,
     kernels: ModuleType | None = None,
+    change: Change | None = None,
 ) -> Llama:
     """The model of a GGUF file, by its path or read already, or of a folder with config.json and safetensors files.
 
     With `dtype` "auto" weights stay as they are stored where the kernels of the device can; a CPU's can always.
-    It runs on so many threads, or on as many as the process has cores, with the kernels of
-    the device unless others are named. Raises ModelLoadError, UnknownModel,
-    UnknownQuant.
+    It runs on so many threads, or on as many as the process has cores, with the kernels of the device unless others are
+    named. `change` makes another model of it, of fewer layers perhaps, before weights are packed. Raises
+    ModelLoadError, UnknownModel, UnknownQuant.
     """
     path = source if isinstance(source, Path) else source.path
     if not path.exists():
@@ -64,11 +67,12 @@ def load_model(
         stored = weights.read(theirs)
         return stored._replace(interleaved=weights.interleaved) if name in ("query", "key") else stored
 
+    given, weigh = change(config, take) if change else (config, take)
     try:
         model = architecture(
-            config,
+            given,
             kernels or kernels_for(device),
-            take,
+            weigh,
             weights.rope_factors(),
             device=device,
             dtype=dtype,
@@ -77,6 +81,8 @@ def load_model(
         )
     except UnknownQuant as error:
         raise UnknownQuant(f"{path}: {error}") from None
+    if change:  # what it leaves out is its own business
+        return model
     if extra := sorted(name for name in set(weights.tensors) - used if not _says_nothing_new(name, config)):
         raise ModelLoadError(f"{path}: {len(extra)} tensors that a {config.architecture} does not have: {extra[0]}")
     return model

@@ -55,6 +55,12 @@ class ModelConfig:
     max_length: int  # tokens
     rope_scaling: RopeScaling | None = None
     tied: bool = False  # the head's weights are the embedding's
+    labels: int | None = None  # rows of a head that tells labels apart; None: it has one for each token
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a token gets."""
+        return self.vocab_size if self.labels is None else self.labels
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_length"):

@@ -1,9 +1,10 @@
-"""A judge: a small encoder that tells harmful texts from harmless ones, and is asked as a guard model is.
+"""A judge: a small model that tells harmful texts from harmless ones, and is asked as a guard model is.
 
 A judge is a folder of `judge.json` and an adapter (LoRA) for each role whose messages it judges; those that ship are
-under `llm/judges/`, each with its card. It satisfies `Generator`, and all it can say are its labels: so rails, tests
-and policies take it for a guard model. A text that is longer than a window is read in windows that overlap, and the
-worst of them counts. A judge knows messages and probabilities. It knows nothing of policies.
+under `llm/judges/`, each with its card. Its base is an encoder, or the first layers of a decoder. It satisfies
+`Generator`, and all it can say are its labels: so rails, tests and policies take it for a guard model. A text that is
+longer than a window is read in windows that overlap, and the worst of them counts. A judge knows messages and
+probabilities. It knows nothing of policies.
 """
 
 import asyncio
@@ -14,35 +15,24 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trackbed.llm.adapter import adapted, tensor
 from trackbed.llm.catalogue import locate
+from trackbed.llm.classifiers import Classifier, Shape, classifier
 from trackbed.llm.errors import LLMError, ModelLoadError
-from trackbed.llm.models.bert import Bert
-from trackbed.llm.safetensors_file import read_safetensors
 from trackbed.llm.stored import DType
 from trackbed.llm.types import Completion, Delta, Message, Prompt, RawPrompt, SamplingParams, Usage
-from trackbed.llm.windows import Reader
 
 DESCRIPTION = "judge.json"
 SAFE = "safe"  # what it says of a text that has none of its labels
 
-Floats = npt.NDArray[np.float32]
 JudgedRole = Literal["user", "assistant"]
 
 
-class Adapter(BaseModel):
-    """One role's part of judge.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Adapter(Shape):
+    """One role's part of judge.json. The first label is what is looked for; others are kinds of it."""
 
     file: str = Field(pattern=r"^[\w-]+\.safetensors$")
-    labels: tuple[str, ...] = Field(min_length=1)  # the first is what is looked for; others are kinds of it
-    rank: int = Field(ge=1)
-    alpha: float = Field(gt=0)
-    tokens: int = Field(ge=8)  # of a window
     # The first label's probability is 1 / (1 + exp(-(scale * logit + shift))), fitted on rows that trained nothing.
     scale: float = Field(gt=0)
     shift: float
@@ -54,7 +44,8 @@ class Described(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1]
-    base: str  # the encoder's name in the catalogue
+    base: str  # the model's name in the catalogue
+    otherwise: str | None = None  # the judge, by its name there, of roles that this one has no adapter for
     roles: dict[JudgedRole, Adapter] = Field(min_length=1)
 
 
@@ -77,8 +68,12 @@ class Judged(NamedTuple):
 class Judge:
     """A judge that is open. May be used from any thread; an adapter is read when its role is first judged."""
 
-    def __init__(self, folder: Path, cache: Path, *, dtype: DType = "float32", threads: int | None = None) -> None:
-        """The judge of a folder; `cache` is where the catalogue's models are. Raises ModelLoadError, UnknownModel."""
+    def __init__(self, folder: Path, cache: Path, *, dtype: DType | None = None, threads: int | None = None) -> None:
+        """The judge of a folder; `cache` is where the catalogue's models are. Raises ModelLoadError, UnknownModel.
+
+        Where no `dtype` is named, an encoder's weights are float32; a decoder's stay as they are stored, and those that
+        the adapter changes have 8 bits.
+        """
         self.folder = folder
         try:
             self.described = Described.model_validate_json((folder / DESCRIPTION).read_bytes())
@@ -87,22 +82,28 @@ class Judge:
         self._base = locate(self.described.base, cache)
         self._dtype, self._threads = dtype, threads
         self._lock = threading.Lock()
-        self._loaded: dict[JudgedRole, _Loaded] = {}
+        self._loaded: dict[JudgedRole, Classifier] = {}
+        self._otherwise: Judge | None = None
+        if (other := self.described.otherwise) is not None:
+            self._otherwise = Judge(locate(other, cache), cache, dtype=dtype, threads=threads)
 
     def judge(self, text: str, before: str = "", role: JudgedRole = "user") -> Judged:
         """How probable each label is of a message; `before` is what it answers.
 
-        Of a role that has no adapter, another's judges, and the message alone: it was not taught to read both. Where
-        an adapter knows no kinds, those of what it finds are told by one that does: of what was answered, or else of
-        the message. Raises ModelLoadError where an adapter cannot be read.
+        A role that has no adapter is for the judge that is named for the others. Where none is, another role's
+        adapter judges, and the message alone: it was not taught to read both. Where an adapter knows no kinds, those
+        of what it finds are told by one that does: of what was answered, or else of the message.
+        Raises ModelLoadError where an adapter cannot be read.
         """
         if role not in self.described.roles:
-            return self._load(next(iter(self.described.roles))).judge(text, "")
-        found = self._load(role).judge(text, before)
+            if self._otherwise:
+                return self._otherwise.judge(text, before, role)
+            return self._ask(next(iter(self.described.roles)), text, "")
+        found = self._ask(role, text, before)
         known = [other for other, adapter in self.described.roles.items() if len(adapter.labels) > 1]
         if len(found.probabilities) > 1 or not found.labels or not known:
             return found
-        kinds = self._load(known[0]).judge(before or text, "")
+        kinds = self._ask(known[0], before or text, "")
         told = dict(list(kinds.probabilities.items())[1:])
         return Judged({**found.probabilities, **told}, found.tokens + kinds.tokens)
 
@@ -139,13 +140,24 @@ class Judge:
         role: JudgedRole = "assistant" if answers else "user"
         return await asyncio.get_running_loop().run_in_executor(None, self.judge, last.content, before, role)
 
-    def _load(self, role: JudgedRole) -> "_Loaded":
+    def _ask(self, role: JudgedRole, text: str, before: str) -> Judged:
+        adapter, loaded = self.described.roles[role], self._load(role)
+        windows = loaded.windows(text, before)
+        highest = np.max([loaded.logits(window) for window in windows], axis=0)
+        highest[0] = adapter.scale * highest[0] + adapter.shift
+        found = 1 / (1 + np.exp(-np.clip(highest, -60, 60)))
+        if not np.isfinite(found).all():
+            raise LLMError("the judge's figures are no numbers")
+        return Judged(
+            dict(zip(adapter.labels, found.tolist(), strict=True)), sum(len(window.ids) for window in windows)
+        )
+
+    def _load(self, role: JudgedRole) -> Classifier:
         with self._lock:
             if role not in self._loaded:
                 adapter = self.described.roles[role]
-                self._loaded[role] = _Loaded(
-                    self.folder / adapter.file, self._base, adapter, self._dtype, self._threads
-                )
+                file = self.folder / adapter.file
+                self._loaded[role] = classifier(file, self._base, adapter, self._dtype, self._threads)
             return self._loaded[role]
 
     def close(self) -> None:
@@ -156,32 +168,3 @@ class Judge:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Loaded:
-    """An adapter in its encoder, with its head."""
-
-    def __init__(self, file: Path, base: Path, adapter: Adapter, dtype: DType, threads: int | None) -> None:
-        tensors = read_safetensors(file)
-        self.adapter = adapter
-        self.reader = Reader(base, adapter.tokens)
-        self.encoder = Bert(base, dtype=dtype, threads=threads, change=adapted(tensors, adapter.rank, adapter.alpha))
-        hidden, count = self.encoder.config.hidden, len(adapter.labels)
-        if adapter.tokens > self.encoder.config.positions:
-            raise ModelLoadError(
-                f"{file.parent / DESCRIPTION}: tokens is {adapter.tokens}; {base} reads no more than "
-                f"{self.encoder.config.positions}"
-            )
-        self.head, self.bias = tensor(tensors, "head.weight", (count, hidden)), tensor(tensors, "head.bias", (count,))
-
-    def judge(self, text: str, before: str) -> Judged:
-        windows = self.reader.windows(text, before)
-        states = [self.encoder.forward(window.ids, window.kinds).mean(0) for window in windows]
-        highest = np.max([state @ self.head.T + self.bias for state in states], axis=0)
-        highest[0] = self.adapter.scale * highest[0] + self.adapter.shift
-        found = 1 / (1 + np.exp(-np.clip(highest, -60, 60)))
-        if not np.isfinite(found).all():
-            raise LLMError("the judge's figures are no numbers")
-        return Judged(
-            dict(zip(self.adapter.labels, found.tolist(), strict=True)), sum(len(window.ids) for window in windows)
-        )

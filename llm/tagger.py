@@ -19,9 +19,9 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Encoding
 
-from trackbed.llm.adapter import adapted, tensor
 from trackbed.llm.catalogue import locate
 from trackbed.llm.errors import LLMError, ModelLoadError
+from trackbed.llm.lora import adapted, tensor
 from trackbed.llm.models.bert import Bert
 from trackbed.llm.safetensors_file import read_safetensors
 from trackbed.llm.stored import DType

@@ -1,4 +1,4 @@
-"""Texts as windows of tokens that an encoder reads, of a BERT's vocabulary. This file knows no weights."""
+"""Texts as windows of tokens, and those that an encoder reads, of a BERT's vocabulary. This file knows no weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,12 @@ class Window:
 
     ids: list[int]
     kinds: list[int]  # 0 for what came before, 1 for the text; all 0 where nothing came before
+
+
+def starts(tokens: int, room: int) -> range:
+    """Where windows with so much room begin in a text of so many tokens."""
+    step = room - room // OVERLAP
+    return range(0, tokens - room + step, step) if tokens > room else range(1)
 
 
 def read_tokenizer(base: Path) -> tuple[Tokenizer, tuple[int, int]]:
@@ -45,9 +51,7 @@ class Reader:
         """All of a text: at least one window, and each at most `tokens` long; each begins with what came before."""
         first = self._ids(before)[: self.tokens // BEFORE] if before else []
         ids, room = self._ids(text), self.tokens - 2 - (len(first) + 1 if first else 0)
-        step = room - room // OVERLAP
-        starts = range(0, len(ids) - room + step, step) if len(ids) > room else range(1)
-        return [self._window(first, ids[at : at + room]) for at in starts]
+        return [self._window(first, ids[at : at + room]) for at in starts(len(ids), room)]
 
     def _window(self, first: list[int], ids: list[int]) -> Window:
         if not first:

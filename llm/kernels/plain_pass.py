@@ -53,7 +53,7 @@ class Pass:
         self.embedding = dense("embedding", 0, config.vocab_size, config.hidden_size)
         self.layers = [gather_layer(config, dense, i) for i in range(config.layers)]
         self.norm = dense("norm", 0, config.hidden_size)
-        self.head = self.embedding if config.tied else dense("head", 0, config.vocab_size, config.hidden_size)
+        self.head = self.embedding if config.tied else dense("head", 0, config.outputs, config.hidden_size)
         self.frequencies = torch.from_numpy(frequencies).to(device)
 
     @property
@@ -74,7 +74,7 @@ class Pass:
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> npt.NDArray[np.float32]:
-        """The logits of the wanted tokens, float32 [wanted, vocab]; the cache takes the new keys and values."""
+        """The logits of the wanted tokens, float32 [wanted, outputs]; the cache takes the new keys and values."""
         if self.threads:
             torch.set_num_threads(self.threads)
         k, places = reference, Places.of(batch, self.device)

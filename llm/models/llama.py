@@ -74,7 +74,7 @@ class Llama:
         return self.whole.empty_cache(blocks)
 
     def forward(self, batch: Batch, cache: Any) -> Floats:
-        """The logits of the wanted tokens, float32 [wanted, vocab]; the cache takes the new keys and values."""
+        """The logits of the wanted tokens, float32 [wanted, outputs]; the cache takes the new keys and values."""
         logits: Floats = self.whole.forward(batch, cache)
         return logits
 

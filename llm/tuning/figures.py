@@ -1,6 +1,5 @@
 """What a judge's logits on sources that it has not seen are worth: per source, and calibrated."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -67,20 +66,6 @@ def calibration(tried: Sequence[Tried]) -> tuple[float, float]:
     """A scale and a shift of all logits."""
     rows = [row for part in tried for row in part.rows]
     return calibrate(np.concatenate([part.logits for part in tried]), rows)
-
-
-def cascade(first: Sequence[Tried], second: Sequence[Tried], low: float = 0.2, high: float = 0.8) -> list[Tried]:
-    """What the first judge says where its probability is below `low` or above `high`; elsewhere what the second says.
-
-    Both were tried on the same rows. The logits are calibrated ones.
-    """
-    scales, edges = (calibration(first), calibration(second)), [math.log(p / (1 - p)) for p in (low, high)]
-    found = []
-    for parts in zip(first, second, strict=True):
-        own, other = (scale * part.logits + shift for part, (scale, shift) in zip(parts, scales, strict=True))
-        sure = (own < edges[0]) | (own > edges[1])
-        found.append(Tried(parts[0].rows, np.where(sure, own, other).astype(np.float32)))
-    return found
 
 
 class Bin(NamedTuple):

@@ -7,18 +7,18 @@ is harmless in each, so that what is told apart is not the sources.
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import getdoc, isclass
 from pathlib import Path
 
 from trackbed.llm.tuning.authored import attack_rows
 from trackbed.llm.tuning.contrast import everyday_rows, pair_rows
+from trackbed.llm.tuning.networks import Recipe
 from trackbed.llm.tuning.orders import order_rows
 from trackbed.llm.tuning.refusals import refusal_rows
 from trackbed.llm.tuning.rows import Row, read_rows
 from trackbed.llm.tuning.tone import tone_rows
-from trackbed.llm.tuning.train import Recipe
 
 HAZARDS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "S13")
 TONES = ("insult", "threat", "identity_attack")
@@ -49,6 +49,7 @@ class Task:
     rows: Callable[[Path], list[Row]]  # of a folder with the data
     more: Callable[[Path], list[Row]]  # that only train: of no source that is held out
     groups: tuple[tuple[str, ...], ...]  # sources held out together; empty: the even folds are
+    otherwise: str | None = None  # the judge of roles that this one is not trained for
 
     def held_out(self, rows: Sequence[Row], number: int) -> tuple[list[Row], list[Row]]:
         """The rows that train and those that try, of that group."""
@@ -149,28 +150,41 @@ def _manuals() -> list[str]:
     return random.Random(0).sample(sorted(found), min(len(found), 700))  # noqa: S311
 
 
-TASKS = {
-    "requests": Task(
-        "minilm-guard",
-        "user",
-        Recipe(("unsafe", *HAZARDS)),
-        _requests,
-        lambda data: [*pair_rows(3400), *everyday_rows(1000)],
+REQUESTS = Task(
+    "minilm-guard",
+    "user",
+    Recipe(("unsafe", *HAZARDS)),
+    _requests,
+    lambda data: [*pair_rows(3400), *everyday_rows(1000)],
+    (
         (
-            (
-                *("advbench", "malicious-instruct", "strongreject", "ailuminate-1.0-demo", "banking77", "mt-bench"),
-                *("vicuna-bench", "nq-open-dev", "authored-contrast"),
-            ),
-            (
-                *("catqa-en", "harmfulqa", "dangerousqa", "truthfulqa-questions", "clinc150", "self-instruct-user"),
-                "realtoxicityprompts",
-            ),
-            (
-                *("do-not-answer", "hatecheck", "identity-sentence-templates", "jigsaw-sample", "begin-messages"),
-                *("awesome-chatgpt-prompts", "self-instruct-seeds", "wikipedia-sentences"),
-            ),
+            *("advbench", "malicious-instruct", "strongreject", "ailuminate-1.0-demo", "banking77", "mt-bench"),
+            *("vicuna-bench", "nq-open-dev", "authored-contrast"),
+        ),
+        (
+            *("catqa-en", "harmfulqa", "dangerousqa", "truthfulqa-questions", "clinc150", "self-instruct-user"),
+            "realtoxicityprompts",
+        ),
+        (
+            *("do-not-answer", "hatecheck", "identity-sentence-templates", "jigsaw-sample", "begin-messages"),
+            *("awesome-chatgpt-prompts", "self-instruct-seeds", "wikipedia-sentences"),
         ),
     ),
+)
+# A decoder learns from fewer rows, and takes two cores a second for each of them.
+DEEPER = replace(
+    REQUESTS.recipe,
+    base="smollm2-135m-instruct",
+    layers=20,
+    rate=5e-4,
+    epochs=1,
+    batch=16,
+    most=180,
+    dropout=0.0,
+)
+TASKS = {
+    "requests": REQUESTS,
+    "requests-decoder": replace(REQUESTS, judge="smollm2-guard", recipe=DEEPER, otherwise="minilm-guard"),
     "answers": Task("minilm-guard", "assistant", Recipe(("unsafe",), tokens=128, most=500), _answers, _refusals, ()),
     "tones": Task(
         "minilm-toxicity",

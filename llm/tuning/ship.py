@@ -14,40 +14,46 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
+from trackbed.llm.tuning.networks import Network, Recipe
 from trackbed.llm.tuning.rows import Row
-from trackbed.llm.tuning.train import Network, Recipe
 
 Floats = npt.NDArray[np.float32]
 PREFIX, A, B = "base_model.model.", ".lora_A.default.weight", ".lora_B.default.weight"
 
 
 def write_adapter(
-    folder: Path, role: str, network: Network, recipe: Recipe, base: str, calibration: tuple[float, float]
+    folder: Path,
+    role: str,
+    network: Network,
+    recipe: Recipe,
+    calibration: tuple[float, float],
+    otherwise: str | None = None,
 ) -> None:
-    """A role's adapter, in the folder of a judge whose base is that entry of the catalogue; others stay."""
+    """A role's adapter, in the folder of a judge; others stay. `otherwise` judges roles that have none."""
     folder.mkdir(parents=True, exist_ok=True)
     scale, shift = calibration
-    save_file(lora_tensors(network.head, network.encoder), folder / f"{role}.safetensors")
+    save_file(lora_tensors(network.head, network.changed), folder / f"{role}.safetensors")
     described = folder / "judge.json"
     found = json.loads(described.read_bytes()) if described.exists() else {}
     roles = found.get("roles", {})
     roles[role] = {
         "file": f"{role}.safetensors",
         "labels": recipe.labels,
+        **({"layers": recipe.layers} if recipe.layers else {}),
         "rank": recipe.rank,
         "alpha": recipe.alpha,
         "tokens": recipe.tokens,
         "scale": round(scale, 4),
         "shift": round(shift, 4),
     }
-    whole = {"format": 1, "base": base, "roles": roles}
+    whole = {"format": 1, "base": recipe.base, **({"otherwise": otherwise} if otherwise else {}), "roles": roles}
     described.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
-def lora_tensors(head: torch.nn.Module, encoder: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A head and what low-rank changes a PEFT encoder has, in float16, by the names that an adapter's file has."""
+def lora_tensors(head: torch.nn.Module, changed: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A head and what low-rank changes a PEFT model has, in float16, by the names that an adapter's file has."""
     tensors = {f"head.{name}": value for name, value in head.state_dict().items()}
-    for name, value in encoder.state_dict().items():
+    for name, value in changed.state_dict().items():
         for ending, short in ((A, ".A"), (B, ".B")):
             if name.endswith(ending):
                 tensors[name.removeprefix(PREFIX).removesuffix(ending) + short] = value

@@ -19,8 +19,9 @@ from tokenizers import Tokenizer
 from trackbed.llm.catalogue import locate
 from trackbed.llm.tagger import Floats, Name, Words, decoded, readable, words_of
 from trackbed.llm.tuning.named import KINDS, Named, named_rows, read_named
+from trackbed.llm.tuning.networks import Recipe, Tuned
 from trackbed.llm.tuning.ship import lora_tensors
-from trackbed.llm.tuning.train import Recipe, Tuned, in_batches, pace
+from trackbed.llm.tuning.train import in_batches, pace
 from trackbed.llm.windows import read_tokenizer
 
 BASE = "all-minilm-l6-v2"
@@ -143,7 +144,7 @@ def main() -> None:
 def write_tagger(folder: Path, network: TagNetwork, recipe: Recipe, base: str) -> None:
     """The folder of a tagger whose base is that entry of the catalogue."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(lora_tensors(network.head, network.encoder), folder / "names.safetensors")
+    save_file(lora_tensors(network.head, network.changed), folder / "names.safetensors")
     described = {
         "format": 1,
         "base": base,

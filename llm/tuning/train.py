@@ -1,89 +1,32 @@
-"""Train a judge: low-rank changes to a frozen encoder, and a linear head on the mean of what it says of each token.
-
-LoRA is Hu et al. 2021 (arXiv:2106.09685), with peft. Everything that is drawn comes from one seed.
-"""
+"""Train a judge on rows, and read what it makes of others. Everything that is drawn comes from one seed."""
 
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import BertModel
 
+from trackbed.llm.tuning import networks
+from trackbed.llm.tuning.networks import Network, Recipe
 from trackbed.llm.tuning.rows import Row
-from trackbed.llm.windows import Reader, Window
+from trackbed.llm.windows import Window
 
 Report = Callable[[str], None]
 T = TypeVar("T")
-TARGETS = ["query", "key", "value", "dense"]
 BUCKET = 16  # batches that are sorted by length together
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """All that a training is made of, beside its rows."""
-
-    labels: tuple[str, ...]  # the first is the one that decides; others are categories of it
-    rank: int = 16
-    alpha: int = 32
-    rate: float = 1e-3
-    epochs: int = 2
-    batch: int = 32
-    tokens: int = 96  # of a text; in training a window is drawn from longer ones
-    most: int = 1000  # rows of a source and label in one epoch
-    dropout: float = 0.1
-    smoothing: float = 0.02
-    seed: int = 0
-
-
-class Tuned(torch.nn.Module):
-    """The encoder with low-rank changes that are learned, and a linear head for whatever its labels are of."""
-
-    def __init__(self, base: Path, recipe: Recipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
-        encoder = BertModel.from_pretrained(base, add_pooling_layer=False)
-        lora = LoraConfig(
-            r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=TARGETS, bias="none"
-        )
-        self.encoder: Any = get_peft_model(encoder, lora)
-        self.head = torch.nn.Linear(encoder.config.hidden_size, len(recipe.labels))
-        self.dropout = torch.nn.Dropout(recipe.dropout)
-
-    def states(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        """What the encoder makes of tokens: [texts, tokens, hidden]; all inputs are [texts, tokens]."""
-        found: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask, token_type_ids=kinds).last_hidden_state
-        return found
-
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """[..., hidden] -> [..., labels]."""
-        found: torch.Tensor = self.head(self.dropout(states))
-        return found
-
-
-class Network(Tuned):
-    """One that judges whole texts: the head reads the mean of a text's tokens."""
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        """Logits [texts, labels]; all inputs are [texts, tokens]."""
-        states = self.states(ids, mask, kinds)
-        weights = mask[..., None].to(states.dtype)
-        return self.logits((states * weights).sum(1) / weights.sum(1))
 
 
 def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Network:
     """A network trained on these rows."""
     chance = random.Random(recipe.seed)  # noqa: S311  shuffles, no secrets
-    reader = Reader(base, recipe.tokens)
+    reader = networks.reader(base, recipe)
     windows = [_telling(reader.windows(row.text, row.before), row) for row in rows]
     targets, weights = _targets(rows, recipe)
-    network = Network(base, recipe).train()
+    network = networks.network(base, recipe).train()
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=recipe.rate, weight_decay=0.01)
     epochs = [one_epoch(rows, recipe, chance) for _ in range(recipe.epochs)]
@@ -102,7 +45,7 @@ def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Netw
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             total, step = total + loss.item() * len(places), step + 1
-            if step % 50 == 0:
+            if step % 20 == 0:
                 report(f"epoch {number + 1}, step {step} of {steps}, loss {loss.item():.3f}")
         report(f"epoch {number + 1} of {recipe.epochs}: loss {total / len(epoch):.4f}")
     return network.eval()
@@ -111,7 +54,7 @@ def fit(rows: Sequence[Row], base: Path, recipe: Recipe, report: Report) -> Netw
 @torch.inference_mode()
 def logits_of(network: Network, rows: Sequence[Row], base: Path, recipe: Recipe) -> npt.NDArray[np.float32]:
     """The highest logits among a text's windows: [rows, labels]."""
-    reader = Reader(base, recipe.tokens)
+    reader = networks.reader(base, recipe)
     flat = [(index, window) for index, row in enumerate(rows) for window in reader.windows(row.text, row.before)]
     flat.sort(key=lambda item: len(item[1].ids))
     found = np.full((len(rows), len(recipe.labels)), -np.inf, np.float32)

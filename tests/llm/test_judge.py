@@ -14,7 +14,7 @@ from transformers import BertModel
 
 from tests.llm import test_bert
 from trackbed.llm.catalogue import CATALOGUE, Shipped
-from trackbed.llm.errors import LLMError, ModelLoadError
+from trackbed.llm.errors import LLMError, ModelLoadError, UnknownModel
 from trackbed.llm.judge import Judge
 from trackbed.llm.types import Message, Part, RawPrompt, SamplingParams
 
@@ -198,3 +198,26 @@ async def test_where_an_adapter_knows_no_kinds_they_are_told_of_what_was_answere
             answer = await judge.generate((Message("user", "bad day"), Message("assistant", "w1")), SamplingParams())
             assert answer.text.splitlines()[0] == "unsafe"
             assert set(answer.text.splitlines()[1].split(",")) <= {"S1", "S10"}
+
+
+def test_roles_that_a_judge_has_no_adapter_for_are_for_the_one_it_names(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    write_base(base)
+    write_judge(tmp_path / "other", base)
+    described = json.loads((tmp_path / "other" / "judge.json").read_text())
+    described["roles"]["assistant"] = described["roles"].pop("user")
+    (tmp_path / "other" / "judge.json").write_text(json.dumps(described))
+    write_judge(tmp_path / "judge", base, otherwise=str(tmp_path / "other"))
+    judge, other = Judge(tmp_path / "judge", tmp_path), Judge(tmp_path / "other", tmp_path)
+    assert judge.judge("bad day", "good night", "assistant") == other.judge("bad day", "good night", "assistant")
+    assert judge.judge("bad day", "good night", "assistant") != judge.judge("bad day")
+
+
+def test_a_judge_that_is_named_for_the_others_and_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    write_base(base)
+    write_judge(tmp_path / "judge", base, otherwise="minilm-gard")
+    with pytest.raises(UnknownModel, match="minilm-guard"):
+        Judge(tmp_path / "judge", tmp_path)

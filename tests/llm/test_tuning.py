@@ -10,25 +10,25 @@ import pytest
 
 from tests.llm import tiny
 from tests.llm.test_judge import write_base
+from trackbed.llm.asker import ANSWERS, Asker
 from trackbed.llm.checkpoint import load_model
 from trackbed.llm.judge import Judge
-from trackbed.llm.tuning import causal
 from trackbed.llm.tuning.authored import attack_rows, attacks, hidden, mentions
 from trackbed.llm.tuning.contrast import pair_rows, requests
-from trackbed.llm.tuning.figures import Tried, auroc, calibration_error, cascade, per_source, summary
+from trackbed.llm.tuning.figures import Tried, auroc, calibration_error, per_source, summary
+from trackbed.llm.tuning.networks import Decoder, Encoder, Network, Recipe
 from trackbed.llm.tuning.orders import order_rows
 from trackbed.llm.tuning.recipes import TASKS, Task, drawn
 from trackbed.llm.tuning.refusals import refusal_rows
 from trackbed.llm.tuning.rows import PLACES, Row, read_rows
 from trackbed.llm.tuning.ship import balance, calibrate, write_adapter
 from trackbed.llm.tuning.tone import tone_rows
-from trackbed.llm.tuning.train import Recipe, fit, logits_of
+from trackbed.llm.tuning.train import fit, logits_of
 
 # peft asks transformers by a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 RECIPE = Recipe(("unsafe", "S1"), rank=4, alpha=8, rate=0.02, epochs=12, batch=8, tokens=16, dropout=0.0)
-
-DECODER_RECIPE = Recipe(("unsafe",), rank=4, alpha=8, rate=0.01, epochs=6, batch=8, tokens=16, dropout=0.0)
+DECODER_RECIPE = replace(RECIPE, labels=("unsafe",), layers=2, rate=0.01, epochs=6)
 
 
 def row(text: str, *, positive: bool, source: str = "s", licence: str = "MIT", **more: object) -> Row:
@@ -55,7 +55,7 @@ def test_what_is_trained_tells_apart_and_what_ships_gives_the_same_figures(base:
     logits = logits_of(network, unseen, base, RECIPE)
     assert logits[0, 0] < min(logits[1, 0], logits[2, 0])
     assert any("epoch 12 of 12" in words for words in told)
-    write_adapter(tmp_path / "judge", "user", network, RECIPE, str(base), (2.0, -0.5))
+    write_adapter(tmp_path / "judge", "user", network, replace(RECIPE, base=str(base)), (2.0, -0.5))
     judge = Judge(tmp_path / "judge", tmp_path)
     for text, expected in zip(unseen, logits, strict=True):
         found = judge.judge(text.text).probabilities
@@ -66,10 +66,18 @@ def test_what_is_trained_tells_apart_and_what_ships_gives_the_same_figures(base:
 def test_a_second_role_leaves_the_first_as_it_was(base: Path, tmp_path: Path) -> None:
     network = fit(some_rows(), base, RECIPE, lambda words: None)
     for role in ("user", "assistant"):
-        write_adapter(tmp_path / "judge", role, network, RECIPE, str(base), (1.0, 0.0))
+        write_adapter(tmp_path / "judge", role, network, replace(RECIPE, base=str(base)), (1.0, 0.0))
     assert set(json.loads((tmp_path / "judge" / "judge.json").read_text())["roles"]) == {"user", "assistant"}
     judge = Judge(tmp_path / "judge", tmp_path)
     assert judge.judge("bad day").probabilities == judge.judge("bad day", role="assistant").probabilities
+
+
+def test_the_judge_of_other_roles_is_named_where_there_is_one(base: Path, tmp_path: Path) -> None:
+    network, recipe = Encoder(base, RECIPE), replace(RECIPE, base=str(base))
+    for folder, otherwise in ((tmp_path / "other", None), (tmp_path / "judge", str(tmp_path / "other"))):
+        write_adapter(folder, "user", network, recipe, (1.0, 0.0), otherwise)
+        found = Judge(folder, tmp_path).described
+        assert (found.otherwise, found.base) == (otherwise, str(base))
 
 
 def test_a_training_is_the_same_each_time(base: Path) -> None:
@@ -82,63 +90,54 @@ def decoder_rows() -> list[Row]:
     return [row(f"{said} {n} copies", positive=said == "without") for n in range(24) for said in ("with", "without")]
 
 
-def train_decoder(rows: list[Row], base: Path, told: list[str]) -> causal.Network:
-    return causal.fit(rows, base, DECODER_RECIPE, told.append)
-
-
-def test_a_decoder_learns_which_of_two_answers_comes_first(tiny_chat: Path, decoder_rows: list[Row]) -> None:
+@pytest.fixture(scope="module")
+def decoder(tiny_chat: Path, decoder_rows: list[Row]) -> tuple[Network, list[str]]:
+    """A trained one, and what was told of it."""
     told: list[str] = []
-    network = train_decoder(decoder_rows, tiny_chat, told)
+    return fit(decoder_rows, tiny_chat, DECODER_RECIPE, told.append), told
+
+
+COUNTED = [row(f"{said} {n} copies", positive=False) for said in ("with", "without") for n in range(30, 40)]
+
+
+def test_a_decoder_learns(decoder: tuple[Network, list[str]], tiny_chat: Path) -> None:
+    network, told = decoder
     losses = [float(words.split()[-1]) for words in told if " of 6: " in words]
     assert len(losses) == 6
     assert losses[-1] < losses[0] / 2
-    unseen = [row(f"{said} {n} copies", positive=False) for said in ("with", "without") for n in range(30, 40)]
-    logits = causal.logits_of(network, unseen, tiny_chat, DECODER_RECIPE)[:, 0]
+    logits = logits_of(network, COUNTED, tiny_chat, DECODER_RECIPE)[:, 0]
     assert auroc(list(logits[10:]), list(logits[:10])) > 0.9
+
+
+def test_a_decoder_that_ships_gives_the_same_figures(
+    decoder: tuple[Network, list[str]], tiny_chat: Path, tmp_path: Path
+) -> None:
+    logits = logits_of(decoder[0], COUNTED, tiny_chat, DECODER_RECIPE)[:, 0]
+    recipe = replace(DECODER_RECIPE, base=str(tiny_chat))
+    write_adapter(tmp_path / "judge", "user", decoder[0], recipe, (2.0, -0.5))
+    judge = Judge(tmp_path / "judge", tmp_path, dtype="float32")
+    found = [judge.judge(one.text).probabilities["unsafe"] for one in COUNTED]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-(2 * logits - 0.5))), atol=5e-3)
 
 
 def test_a_decoder_is_trained_the_same_each_time(tiny_chat: Path, decoder_rows: list[Row]) -> None:
     recipe = replace(DECODER_RECIPE, epochs=1)
     first, second = (
-        causal.logits_of(causal.fit(decoder_rows, tiny_chat, recipe, print), decoder_rows, tiny_chat, recipe)
-        for _ in range(2)
+        logits_of(fit(decoder_rows, tiny_chat, recipe, print), decoder_rows, tiny_chat, recipe) for _ in range(2)
     )
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
 
 
 def test_an_untrained_decoder_says_what_our_runtime_says_of_both_answers(tiny_chat: Path) -> None:
-    rows = [row("a copy", positive=False), row("a much longer text, and more of it", positive=False, before="why")]
-    prompts = causal.Prompts(tiny_chat, DECODER_RECIPE.tokens)
-    network = causal.Network(tiny_chat, prompts.answers, DECODER_RECIPE).eval()
-    found = causal.logits_of(network, rows, tiny_chat, DECODER_RECIPE)[:, 0]
+    rows = [row("a copy", positive=False), row("copies", positive=False, before="a")]
+    asker = Asker(tiny_chat, DECODER_RECIPE.tokens)
+    found = logits_of(Decoder(tiny_chat, DECODER_RECIPE).eval(), rows, tiny_chat, DECODER_RECIPE)[:, 0]
     model = load_model(tiny_chat, dtype="float32")
     for one, logit in zip(rows, found, strict=True):
-        ids = prompts.ids(one)
-        last = tiny.forward(model, tiny.batch((ids, 0, list(range(30)))))[-1]
-        safe, unsafe = (float(last[answer]) for answer in prompts.answers)
+        (window,) = asker.windows(one.text, one.before)
+        last = tiny.forward(model, tiny.batch((window.ids, 0, list(range(30)))))[-1]
+        safe, unsafe = (float(last[asker.tokenizer.encode(answer)[0]]) for answer in ANSWERS)
         assert logit == pytest.approx(unsafe - safe, abs=1e-3)
-
-
-def test_a_prompt_reads_so_much_of_a_text_and_makes_no_marks_of_it(tiny_chat: Path) -> None:
-    prompts = causal.Prompts(tiny_chat, 8)
-    short, long = (prompts.ids(row(text, positive=False)) for text in ("a", "copy <|im_end|>" * 50))
-    assert len(long) - len(short) <= 7
-    mark = prompts.tokenizer.specials["<|im_end|>"]
-    assert long.count(mark) == short.count(mark) == 1
-    answered = prompts.ids(row("a", positive=False, before="b " * 50, answer=True))
-    said = prompts.tokenizer.decode(answered)
-    assert said.index("User: b") < said.index("Agent: a")
-
-
-def test_a_cascade_asks_the_second_judge_where_the_first_is_in_doubt() -> None:
-    rows = [row("x", positive=n % 2 == 0, source="ab"[n % 2]) for n in range(40)]
-    sure = np.array([3.0 if r.positive else -3.0 for r in rows], np.float32)
-    doubtful = np.where(np.arange(40) < 20, 0.0, sure).astype(np.float32)
-    both = cascade([Tried(rows, doubtful)], [Tried(rows, sure)])
-    assert per_source([Tried(rows, doubtful)])["a"]["auroc"] < 1
-    assert per_source(both)["a"]["auroc"] == 1
-    nobody = cascade([Tried(rows, sure)], [Tried(rows, -sure)])
-    assert summary(nobody)["mean_auroc"] == 1
 
 
 @pytest.mark.parametrize("licence", ["", "no licence file in this repository", "No licence stated", "unknown"])

@@ -8,8 +8,8 @@ import pytest
 from tests.llm.test_judge import write_base
 from trackbed.llm.tagger import Name, Tagger
 from trackbed.llm.tuning.named import KINDS, Named, named_rows, read_named
+from trackbed.llm.tuning.networks import Recipe
 from trackbed.llm.tuning.tags import LABELS, fit_tags, scores, tagged, write_tagger
-from trackbed.llm.tuning.train import Recipe
 
 # peft asks transformers by a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

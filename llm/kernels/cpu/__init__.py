@@ -58,9 +58,10 @@ class Pass:
             layers.append((norm("attention_norm", i), norm("mlp_norm", i), products))
         # A row of it is looked up as it is stored, so the file's own bytes serve.
         embedding = take("embedding", 0, (config.vocab_size, hidden))
-        # Logits are told apart by less than 4 bits can say.
+        # Logits are told apart by less than 4 bits can say; and those of a few labels cost nothing.
         head_dtype: DType = {"int4": "int8", "int4_rows": "int8_rows"}.get(dtype, dtype)  # type: ignore[assignment]
-        stored_head = take("embedding" if config.tied else "head", 0, (config.vocab_size, hidden))
+        head_dtype = head_dtype if config.labels is None else "float32"
+        stored_head = take("embedding" if config.tied else "head", 0, (config.outputs, hidden))
         head = pack(stored_head, head_dtype, self.threads)
         sizes = (config.vocab_size, hidden, wide, config.heads, config.kv_heads, config.head_dim)
         self._model = _cpu.Model(
@@ -82,8 +83,8 @@ class Pass:
         return _cpu.Cache(self.config.layers, blocks, self.config.kv_heads, self.config.head_dim, self.cache_dtype)
 
     def forward(self, batch: Batch, cache: _cpu.Cache) -> Floats:
-        """The logits of the wanted tokens, float32 [wanted, vocab]; the cache takes the new keys and values."""
-        logits = np.empty((len(batch.wanted), self.config.vocab_size), np.float32)
+        """The logits of the wanted tokens, float32 [wanted, outputs]; the cache takes the new keys and values."""
+        logits = np.empty((len(batch.wanted), self.config.outputs), np.float32)
         self._model.forward(
             batch.tokens, batch.lengths, batch.contexts, batch.tables, batch.wanted, cache, self.threads, logits
         )

@@ -69,7 +69,7 @@ class Model:
         threads: int,
         logits: _Floats,
     ) -> None:
-        """Put the logits of the wanted tokens in [wanted, vocab]; the cache takes the new keys and values."""
+        """Put the logits of the wanted tokens in [wanted, head's rows]; the cache takes the new keys and values."""
 
 def pack(
     format: str,

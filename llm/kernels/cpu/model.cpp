@@ -154,7 +154,7 @@ Model::Model(Weights weights) : weights_(std::make_shared<const Weights>(std::mo
         long_enough(layer.attention_norm, s.hidden, "attention_norm");
         long_enough(layer.mlp_norm, s.hidden, "mlp_norm");
     }
-    fits(*w.head, s.vocab, s.hidden, "head");
+    fits(*w.head, w.head->rows, s.hidden, "head");
     long_enough(w.norm, s.hidden, "norm");
     long_enough(w.frequencies, s.head_dim / 2, "frequencies");
 }
@@ -398,7 +398,7 @@ bool Pass::read_out(Walk& walk, const float* x, std::size_t rows) {
                         k_.multiply(head, panel, input, row, count, tile);
                         const std::size_t columns = std::min(PANEL, head.rows - panel * PANEL);
                         for (std::size_t r = 0; r < count; r += parts) {
-                            float* out = logits_ + (row + r) / parts * s_.vocab + panel * PANEL;
+                            float* out = logits_ + (row + r) / parts * head.rows + panel * PANEL;
                             for (std::size_t c = 0; c < columns; ++c)
                                 out[c] = tile[r * PANEL + c] + (fine ? tile[(r + 1) * PANEL + c] : 0.0f);
                         }

@@ -79,8 +79,8 @@ class Model {
     // Throws std::invalid_argument where shapes do not fit one another.
     explicit Model(Weights weights);
 
-    // Logits [wanted, vocab]; the cache takes the new keys and values. Throws std::invalid_argument where tokens,
-    // blocks or sizes do not fit.
+    // Logits [wanted, rows of the head]; the cache takes the new keys and values. Throws std::invalid_argument where
+    // tokens, blocks or sizes do not fit.
     void forward(const Kernels& kernels, Tokens tokens, const PagedCache& cache, std::size_t threads,
                  float* logits) const;
 

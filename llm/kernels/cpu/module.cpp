@@ -269,8 +269,8 @@ class BoundModel {
 void forward(const BoundModel& model, std::vector<std::int32_t> ids, std::vector<std::size_t> lengths,
              std::vector<std::size_t> contexts, std::vector<std::vector<std::int32_t>> tables,
              std::vector<std::size_t> wanted, const PagedCache& cache, std::size_t threads, Matrix logits) {
-    if (logits.shape(0) != wanted.size() || logits.shape(1) != model.model().weights().shape.vocab)
-        throw std::invalid_argument("logits are [wanted, vocab]");
+    if (logits.shape(0) != wanted.size() || logits.shape(1) != model.model().weights().head->rows)
+        throw std::invalid_argument("logits are [wanted, rows of the head]");
     const Kernels& kernels = *chosen;
     nb::gil_scoped_release released;
     model.model().forward(kernels,
