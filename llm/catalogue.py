@@ -63,10 +63,10 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A folder that comes with this package, and the entry whose files it stands on."""
+    """A folder that comes with this package, and the entries whose files it stands on."""
 
     folder: Path
-    base: str
+    bases: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,8 @@ class Row(NamedTuple):
     present: bool  # the files are there, in full length; their digests are checked at use
 
 
+MINILM = ("all-minilm-l6-v2",)
+SMOLLM2 = ("smollm2-135m-instruct", "minilm-guard")
 JUDGES = Path(__file__).parent / "judges"
 TAGGERS = Path(__file__).parent / "taggers"
 LLAMA_3 = "Llama 3 Community License"
@@ -157,10 +159,11 @@ _ENTRIES = (
     Entry("llama-3.1-405b-instruct", "chat", LLAMA_31, 811.7, Hub("meta-llama/Llama-3.1-405B-Instruct")),
     Entry("llama-3.2-1b-instruct", "chat", LLAMA_32, 2.5, Hub("meta-llama/Llama-3.2-1B-Instruct")),
     Entry("llama-3.2-3b-instruct", "chat", LLAMA_32, 6.4, Hub("meta-llama/Llama-3.2-3B-Instruct")),
-    Entry("minilm-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-guard", "all-minilm-l6-v2")),
-    Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", "all-minilm-l6-v2")),
-    Entry("minilm-toxicity", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-toxicity", "all-minilm-l6-v2")),
-    Entry("minilm-names", "tagger", "Apache-2.0", 0.1, Shipped(TAGGERS / "minilm-names", "all-minilm-l6-v2")),
+    Entry("minilm-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-guard", MINILM)),
+    Entry("smollm2-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "smollm2-guard", SMOLLM2)),
+    Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", MINILM)),
+    Entry("minilm-toxicity", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-toxicity", MINILM)),
+    Entry("minilm-names", "tagger", "Apache-2.0", 0.1, Shipped(TAGGERS / "minilm-names", MINILM)),
     Entry("llama-guard-2-8b", "guard", LLAMA_3, 16.1, Hub("meta-llama/Meta-Llama-Guard-2-8B")),
     Entry("llama-guard-3-1b", "guard", LLAMA_32, 3.0, Hub("meta-llama/Llama-Guard-3-1B")),
     Entry("llama-guard-3-8b", "guard", LLAMA_31, 16.1, Hub("meta-llama/Llama-Guard-3-8B")),
@@ -207,7 +210,8 @@ def get(
     source = _source(name, catalogue)
     if isinstance(source, Path):
         if (entry := catalogue.get(name)) and isinstance(entry.source, Shipped):
-            get(entry.source.base, cache, progress, catalogue, pip)
+            for base in entry.source.bases:
+                get(base, cache, progress, catalogue, pip)
         return source
     # What is missing or damaged is what getting is for.
     with contextlib.suppress(ModelLoadError):
@@ -326,7 +330,7 @@ def _check(name: str, held: _Held, cache: Path) -> None:
 
 def _present(entry: Entry, cache: Path, catalogue: Mapping[str, Entry]) -> bool:
     if isinstance(entry.source, Shipped):
-        return _present(catalogue[entry.source.base], cache, catalogue)
+        return all(_present(catalogue[base], cache, catalogue) for base in entry.source.bases)
     try:
         held = _held(entry.name, entry.source, cache)
         return all((held.folder / file).stat().st_size == digest.size for file, digest in held.files.items())
