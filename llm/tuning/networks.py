@@ -3,6 +3,7 @@
 LoRA is Hu et al. 2021 (arXiv:2106.09685), with peft. Everything that is drawn comes from one seed.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,15 +44,15 @@ class Recipe:
         )
 
 
-class Network(torch.nn.Module):
+class Network(torch.nn.Module, ABC):
     """What gives a logit for each label of a whole text."""
 
     changed: Any  # the peft model
     head: torch.nn.Linear
 
+    @abstractmethod
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
         """Logits [texts, labels]; all inputs are [texts, tokens]."""
-        raise NotImplementedError
 
 
 class Tuned(Network):
