@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import BertModel
@@ -76,6 +76,8 @@ WORDS = st.lists(st.sampled_from(["good", "Good", "bad", "Days", "is", "A", "w7"
 @given(words=WORDS)
 def test_the_names_are_those_of_the_reference(made: Made, words: list[str]) -> None:
     text = " ".join(words)
+    tokenizer, _ = read_tokenizer(made.base)
+    assume(len(tokenizer.encode(text, add_special_tokens=False).ids) <= 14)  # more are read in two windows
     assert list(made.tagger.tag(text)) == (made.expected(text) if words else [])
 
 
