@@ -1,8 +1,8 @@
 """Files to documents: one function a format, in a table.
 
 Markdown and text stay as they are, so that offsets are offsets in the file (its characters, a byte order
-mark not counted). HTML becomes Markdown, and PDF plain text with the places where pages begin. Nothing
-here knows passages or vectors.
+mark not counted). HTML becomes Markdown, PDF plain text with the places where pages begin, and of tables and
+JSON each row or record becomes a paragraph. Nothing here knows passages or vectors.
 """
 
 import codecs
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trackbed.retrieval.errors import DocumentUnreadable
+from trackbed.retrieval.records import read_json, read_json_lines, read_table
 from trackbed.retrieval.types import Document
 
 if TYPE_CHECKING:
@@ -156,6 +157,17 @@ def _pdf(data: bytes, source: str) -> Document:
     return Document(source, "".join(texts), title=_valid(str(title)).strip() or _stem(source), pages=tuple(pages))
 
 
+def _records(read: Callable[[str], str]) -> Callable[[bytes, str], Document]:
+    def loader(data: bytes, source: str) -> Document:
+        text = _decode(data)
+        try:
+            return Document(source, _valid(read(text)), title=_stem(source))
+        except ValueError as error:
+            raise _Unreadable(str(error)) from error
+
+    return loader
+
+
 LOADERS: Mapping[str, Callable[[bytes, str], Document]] = {
     ".md": _markdown,
     ".markdown": _markdown,
@@ -164,6 +176,11 @@ LOADERS: Mapping[str, Callable[[bytes, str], Document]] = {
     ".html": _html,
     ".htm": _html,
     ".pdf": _pdf,
+    ".csv": _records(read_table),
+    ".tsv": _records(read_table),
+    ".json": _records(read_json),
+    ".jsonl": _records(read_json_lines),
+    ".ndjson": _records(read_json_lines),
 }
 
 
@@ -187,7 +204,7 @@ def _decode(data: bytes, declared: str | None = None) -> str:
 
 
 def _valid(text: str) -> str:
-    """The text without lone surrogates and NULs, which PDF fonts can lead to."""
+    """The text without lone surrogates and NULs, which PDF fonts and escapes in JSON can lead to."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
 
 
