@@ -45,7 +45,7 @@ from trackbed.rails.types import (
     Turn,
     Verdict,
 )
-from trackbed.retrieval.types import Passage, Retriever
+from trackbed.retrieval.types import Passage, Query, Retriever
 
 if TYPE_CHECKING:  # who holds a policy has loaded what reads one; this file need not
     from trackbed.rails.policy import Policy
@@ -257,7 +257,7 @@ class Pipeline:
         if self.retriever is None or self.policy.knowledge is None:
             return turn
         started, knowledge = perf_counter(), self.policy.knowledge
-        found = await self.retriever.search(turn.question, knowledge.passages)
+        found = await self.retriever.search(Query(turn.question, turn.principals), knowledge.passages)
         kept = tuple(passage for passage in found if passage.score >= knowledge.minimum_score)
         best = round(found[0].score, 4) if found else None
         notes = {"passages": len(kept), "best_score": best}
@@ -321,7 +321,7 @@ class Pipeline:
         """The policy's words of refusal. The refused question does not enter the conversation."""
         messages = turn.history[: turn.judged]
         words = restored(self.policy.refusal(verdict, turn), turn.pseudonyms)
-        return Reply(words, (), trace, verdict, messages, turn.remembers(messages), turn.pseudonyms)
+        return Reply(words, (), trace, verdict, messages, turn.remembers(messages), turn.pseudonyms, turn.principals)
 
     async def _reply(self, turn: Turn, text: str, verdict: Verdict, trace: Trace) -> Reply:
         """The answer with its citations."""
@@ -337,7 +337,7 @@ class Pipeline:
         # The conversation keeps the pseudonyms, since the next turn's model reads it.
         messages = (*turn.history, Message("user", turn.question), Message("assistant", text))
         text, state = restored(text, turn.pseudonyms), turn.remembers(messages)
-        return Reply(text, citations, trace, verdict, messages, state, turn.pseudonyms)
+        return Reply(text, citations, trace, verdict, messages, state, turn.pseudonyms, turn.principals)
 
     async def _quoted(self, turn: Turn, citation: Citation, trace: Trace) -> Citation:
         """The citation as the rails that find spans leave its quote; none is left of one that they block.

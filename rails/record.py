@@ -77,6 +77,7 @@ def _asked(turn: Turn) -> dict[str, Any]:
         "history": [asdict(message) for message in turn.history],
         "judged": turn.judged,
         "vars": dict(turn.vars),
+        "principals": sorted(turn.principals),
         "state": dump_state(turn.state),
         "draft": turn.draft,
         "passages": [asdict(passage) for passage in turn.passages],
@@ -147,6 +148,7 @@ class Asked(Part):
     history: list[Message]
     judged: int = Field(ge=0)
     vars: dict[str, Any]
+    principals: list[str] = []
     state: str
     draft: str | None
     passages: list[Passage]

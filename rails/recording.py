@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from trackbed.llm.types import Completion, Delta, FinishReason, Generator, Prompt, RawPrompt, SamplingParams, Usage
 from trackbed.rails.types import Models
-from trackbed.retrieval.types import Passage, Retriever
+from trackbed.retrieval.types import Passage, Query, Retriever
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Search:
     query: str
     k: int  # how many passages were asked for
     passages: tuple[Passage, ...]
+    among: str = ""  # `among_digest`
 
 
 @dataclass(slots=True)
@@ -88,6 +89,15 @@ def _how(params: SamplingParams) -> dict[str, object]:
     """The parameters by name; choices only where there are some, so that what was noted without them still counts."""
     how = asdict(params)
     return how if params.choices else {name: value for name, value in how.items() if name != "choices"}
+
+
+def among_digest(query: Query) -> str:
+    """Names what a query looks among, and its other words; empty where that is all that everybody may read."""
+    if not (query.principals or query.filter or query.also):
+        return ""
+    conditions = {key: [type(condition).__name__, *condition] for key, condition in query.filter.items()}
+    whole = json.dumps([sorted(query.principals), conditions, query.also], sort_keys=True)
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Recorded:
@@ -147,11 +157,11 @@ class RecordedRetriever:
         self.retriever = retriever
         self.index = index
 
-    async def search(self, query: str, k: int) -> tuple[Passage, ...]:
+    async def search(self, query: Query, k: int) -> tuple[Passage, ...]:
         """As the retriever does."""
         found = await self.retriever.search(query, k)
         if notes := NOTES.get():
-            notes.searches.append(Search(self.index, query, k, tuple(found)))
+            notes.searches.append(Search(self.index, query.text, k, tuple(found), among_digest(query)))
         return found
 
 

@@ -15,11 +15,11 @@ from trackbed.rails.errors import RailFailed, StateRefused
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import Policy, RailUse
 from trackbed.rails.record import Asked, Record, VerdictTold
-from trackbed.rails.recording import Answer, prompt_digest
+from trackbed.rails.recording import Answer, among_digest, prompt_digest
 from trackbed.rails.state import load_state
 from trackbed.rails.types import Models, Rail, Stage, Then, Turn, Verdict
 from trackbed.rails.use import named_models
-from trackbed.retrieval.types import Passage
+from trackbed.retrieval.types import Passage, Query
 
 Doubt = Callable[[str], None]  # takes note of what is not known
 
@@ -110,6 +110,7 @@ def _turn(policy: Policy, asked: Asked) -> Turn:
         judged=min(asked.judged, len(asked.history)),
         state=state,
         vars={name: value for name, value in asked.vars.items() if name in policy.vars},
+        principals=frozenset(asked.principals),
     )
     bound = policy.bind(turn)
     return replace(bound, vars={name: value for name, value in bound.vars.items() if name in policy.vars})
@@ -224,11 +225,12 @@ class _Found:
         self.record = record
         self.doubt = doubt
 
-    async def search(self, query: str, k: int) -> tuple[Passage, ...]:
+    async def search(self, query: Query, k: int) -> tuple[Passage, ...]:
         """The passages. Raises NotRecorded."""
         for search in self.record.searches:
             enough = k <= search.k or len(search.passages) < search.k
-            if search.index == self.index and search.query == query and enough:
+            same = search.query == query.text and search.among == among_digest(query)
+            if search.index == self.index and same and enough:
                 return tuple(search.passages[:k])
         self.doubt("this was not sought in the index")
         raise NotRecorded("this was not sought in the index")

@@ -23,7 +23,7 @@ from trackbed.rails.errors import RailFailed
 from trackbed.rails.language import Failure
 from trackbed.rails.steps import Call, Step
 from trackbed.rails.types import Models, Rail, Stage, Then, Turn, Value, Verdict
-from trackbed.retrieval.types import Passage
+from trackbed.retrieval.types import Passage, Query
 
 FAILS_AFTER = 0.01  # seconds until a rail that is made to time out does
 UNLIKELY = -50.0  # the log-probability of what a scripted model does not say
@@ -109,7 +109,7 @@ class Found:
     def __init__(self, passages: tuple[Passage, ...]) -> None:
         self.passages = passages
 
-    async def search(self, query: str, k: int) -> tuple[Passage, ...]:
+    async def search(self, query: Query, k: int) -> tuple[Passage, ...]:
         """The passages, whatever is asked."""
         return self.passages[:k]
 

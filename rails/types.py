@@ -159,6 +159,8 @@ class Turn:
     passages: tuple[Passage, ...] = ()
     draft: str | None = None
     vars: Mapping[str, Any] = field(default_factory=lambda: NOTHING)  # any JSON value: what `when` and templates read
+    # The groups of whoever asks, as the application knows them: what only others may read is not found.
+    principals: frozenset[str] = frozenset()
     judged: int = 0  # how many messages of the history passed the input rails in earlier turns
     state: State = field(default_factory=State)  # of the conversation, as the turn before left it
     said: str = ""  # a flow's words, which stand before an answer, or are the whole reply
@@ -339,10 +341,18 @@ class Reply:
     messages: tuple[Message, ...] = ()  # the conversation so far as the rails left it; a refused question is not in it
     state: State = field(default_factory=State)  # of the conversation, when these messages are judged
     pseudonyms: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)  # that stand in the messages
+    principals: frozenset[str] = frozenset()  # of the turn; the next one has them too
 
     def next(self, question: str) -> Turn:
         """The turn that asks `question` after this reply; what was judged already is not judged again."""
-        return Turn(question, self.messages, judged=len(self.messages), state=self.state, pseudonyms=self.pseudonyms)
+        return Turn(
+            question,
+            self.messages,
+            judged=len(self.messages),
+            state=self.state,
+            principals=self.principals,
+            pseudonyms=self.pseudonyms,
+        )
 
 
 @dataclass(frozen=True, slots=True)

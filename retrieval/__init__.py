@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 
 from trackbed.retrieval.errors import DocumentUnreadable, IndexMismatch, IndexMissing, RetrievalError
-from trackbed.retrieval.types import Document, Embedder, Passage, Retriever
+from trackbed.retrieval.types import AnyOf, Between, Document, Embedder, Passage, Query, Retriever
 
 __all__ = [
     "RETRIEVERS",
+    "AnyOf",
+    "Between",
     "Document",
     "DocumentUnreadable",
     "Embedder",
     "IndexMismatch",
     "IndexMissing",
     "Passage",
+    "Query",
     "RetrievalError",
     "Retriever",
 ]

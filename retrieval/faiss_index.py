@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from trackbed.retrieval.allowed import allowed
 from trackbed.retrieval.errors import IndexMismatch, IndexMissing, RetrievalError
-from trackbed.retrieval.types import Embedder, Passage
+from trackbed.retrieval.types import Embedder, Passage, Query
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -94,19 +95,27 @@ class FaissRetriever:
             raise RetrievalError(f"{error.filename} is missing; make the index anew: {_command(path)}") from None
         return cls(passages, index, embedder)
 
-    async def search(self, query: str, k: int) -> tuple[Passage, ...]:
+    async def search(self, query: Query, k: int) -> tuple[Passage, ...]:
         """The `k` passages most like the query, best first, with their cosine similarity as score."""
         return await asyncio.to_thread(self._search, query, k)
 
-    def _search(self, query: str, k: int) -> tuple[Passage, ...]:
-        k = min(k, len(self.passages))
+    def _search(self, query: Query, k: int) -> tuple[Passage, ...]:
+        import faiss
+
+        rows = [row for row, passage in enumerate(self.passages) if allowed(passage, query)]
+        k = min(k, len(rows))
         if k < 1:
             return ()
-        scores, rows = self.index.search(self.embedder.embed([query]), k)
-        return tuple(
-            replace(self.passages[row], score=float(np.clip(score, -1, 1)))
-            for score, row in zip(scores[0], rows[0], strict=True)
-        )
+        # Any: its keywords are not in the types of faiss
+        parameters: Any = faiss.SearchParameters
+        selected = faiss.IDSelectorBatch(np.array(rows, dtype=np.int64))
+        among = None if len(rows) == len(self.passages) else parameters(sel=selected)
+        best: dict[int, float] = {}
+        scores, found = self.index.search(self.embedder.embed(query.texts), k, params=among)
+        for score, row in zip(scores.ravel(), found.ravel(), strict=True):
+            best[int(row)] = max(float(np.clip(score, -1, 1)), best.get(int(row), -1.0))
+        order = sorted(best, key=lambda row: -best[row])[:k]
+        return tuple(replace(self.passages[row], score=best[row]) for row in order)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -206,7 +215,7 @@ def _read_generation(path: Path, manifest: Manifest) -> tuple[list[Passage], Any
             raise RetrievalError(f"{generation / name} is damaged; make the index anew: {_command(path)}")
     try:
         with (generation / PASSAGES).open(encoding="utf-8") as lines:
-            passages = [Passage(**json.loads(line)) for line in lines]
+            passages = [_passage(json.loads(line)) for line in lines]
         index = faiss.read_index(str(generation / VECTORS))
     except (ValueError, TypeError, RuntimeError) as error:
         raise RetrievalError(f"{generation} does not hold an index; make it anew: {_command(path)}") from error
@@ -253,6 +262,11 @@ def _row(passage: Passage) -> dict[str, Any]:
         "page": passage.page,
         "metadata": dict(passage.metadata),
     }
+
+
+def _passage(row: dict[str, Any]) -> Passage:
+    said = {key: tuple(value) if isinstance(value, list) else value for key, value in row["metadata"].items()}
+    return Passage(**{**row, "metadata": said})
 
 
 def _sha256(path: Path) -> str:

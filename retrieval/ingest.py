@@ -63,7 +63,7 @@ def ingest(
 
 def searchable(passage: Passage) -> str:
     """What is embedded for a passage: its text, under what it is about."""
-    about = passage.heading or passage.metadata.get("title", "")
+    about = passage.heading or str(passage.metadata.get("title", ""))
     return f"{about}\n{passage.text}" if about else passage.text
 
 

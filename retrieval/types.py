@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Scalar = str | int | float | bool
+Value = Scalar | tuple[str, ...]  # what metadata say of a document: one thing, or several words
+ALLOW = "allow"  # the key of the groups that may read a document; without it everybody may
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class Document:
     text: str
     title: str = ""
     pages: tuple[int, ...] = ()  # where each page after the first begins in `text`, for paged formats
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,44 @@ class Passage:
     score: float = 0.0  # cosine similarity to the query, -1 to 1; 0 before a search
     heading: str = ""  # the headings above it, "Policies > Rails"
     page: int | None = None  # counted from 1, for paged formats
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+
+
+class AnyOf(NamedTuple):
+    """A condition on a key of metadata: it is one of these; of several words, one of them is."""
+
+    values: tuple[Scalar, ...]
+
+
+class Between(NamedTuple):
+    """A condition on a key of metadata: it is a number, or a text such as a date, from `least` to `most`."""
+
+    least: int | float | str | None = None  # None: there is no bound
+    most: int | float | str | None = None
+
+
+Condition = AnyOf | Between
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is sought, on whose behalf, and among what.
+
+    `principals` are the groups of whoever asks. They have no default, so that nobody forgets them: without any, only
+    what everybody may read is found.
+    """
+
+    text: str
+    principals: frozenset[str]
+    filter: Mapping[str, Condition] = field(
+        default_factory=dict
+    )  # by key of the metadata; `source` is the document's own
+    also: tuple[str, ...] = ()  # the same in other words: what these find counts too
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is sought."""
+        return (self.text, *self.also)
 
 
 class Embedder(Protocol):
@@ -60,6 +101,38 @@ class Embedder(Protocol):
 class Retriever(Protocol):
     """Finds the passages that bear on a question."""
 
-    async def search(self, query: str, k: int) -> tuple[Passage, ...]:
-        """The `k` best passages, best first; fewer where there are fewer."""
+    async def search(self, query: Query, k: int) -> tuple[Passage, ...]:
+        """The `k` best passages that the query's principals may read and its filter lets through, best first.
+
+        Fewer only where there are fewer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an index says of a document that it holds."""
+
+    digest: str  # hexadecimal; changes with the document's bytes and metadata, and with how it is read and split
+    root: str  # the folder or file that was ingested when it came, as an absolute path; empty where there was none
+    passages: int
+
+
+class Writer(Protocol):
+    """An ingestion under way. Nothing of it counts, and nothing is lost, before `commit`."""
+
+    def known(self) -> Mapping[str, Known]:
+        """The documents that the index holds, by source."""
+        ...
+
+    def put(self, source: str, known: Known, passages: Sequence[Passage], vectors: "NDArray[np.float32]") -> None:
+        """Add a document, or put it in place of the one of that source. `vectors`: [passages, dimension]."""
+        ...
+
+    def delete(self, source: str) -> None:
+        """Take a document out."""
+        ...
+
+    def commit(self) -> None:
+        """Make it all count, in one step. Raises RetrievalError when it cannot; then what was there is there still."""
         ...

@@ -15,7 +15,7 @@ from trackbed.rails.policy import RailUse
 from trackbed.rails.stage import StagedRail
 from trackbed.rails.template import Shape, compile_condition
 from trackbed.rails.types import Rail, Stage, Then
-from trackbed.retrieval.types import Passage
+from trackbed.retrieval.types import Passage, Query
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -85,9 +85,9 @@ class ListRetriever:
 
     def __init__(self, *passages: Passage) -> None:
         self.passages = passages
-        self.queries: list[str] = []
+        self.queries: list[Query] = []
 
-    async def search(self, query: str, k: int) -> tuple[Passage, ...]:
+    async def search(self, query: Query, k: int) -> tuple[Passage, ...]:
         self.queries.append(query)
         return self.passages[:k]
 

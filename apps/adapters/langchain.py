@@ -58,7 +58,7 @@ from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.stage import merge
 from trackbed.rails.sync import iterate_sync, run_sync
 from trackbed.rails.types import Turn, Verdict
-from trackbed.retrieval.types import Embedder, Passage, Retriever
+from trackbed.retrieval.types import Embedder, Passage, Query, Retriever
 
 ROLES: dict[type[BaseMessage], Role] = {
     SystemMessage: "system",
@@ -195,22 +195,40 @@ class TrackbedEmbeddings(Embeddings):
 
 
 class TrackbedRetriever(BaseRetriever):
-    """Any retriever of trackbed as LangChain's. A document's metadata tell source, span and score."""
+    """Any retriever of trackbed as LangChain's. A document's metadata tell source, span and score.
+
+    What only some groups may read is found for a call that names one of them: `invoke(question, principals={"staff"})`.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     retriever: SkipValidation[Retriever]  # pydantic cannot check a protocol
     k: int = 4
+    principals: frozenset[str] = frozenset()
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        principals: Collection[str] | None = None,
     ) -> list[Document]:
-        return [document(p) for p in run_sync(self.retriever.search(query, self.k if k is None else k))]
+        return run_sync(self._found(query, k, principals))
 
     async def _aget_relevant_documents(
-        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        principals: Collection[str] | None = None,
     ) -> list[Document]:
-        return [document(p) for p in await self.retriever.search(query, self.k if k is None else k)]
+        return await self._found(query, k, principals)
+
+    async def _found(self, query: str, k: int | None, principals: Collection[str] | None) -> list[Document]:
+        sought = Query(query, self.principals if principals is None else frozenset(principals))
+        return [document(p) for p in await self.retriever.search(sought, self.k if k is None else k)]
 
 
 class Rails(Runnable[Any, Any]):

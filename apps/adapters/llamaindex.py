@@ -35,7 +35,7 @@ from trackbed.llm.types import Completion, Generator, Message, Role, SamplingPar
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.sync import iterate_sync, run_sync
 from trackbed.rails.types import Reply, Turn
-from trackbed.retrieval.types import Embedder, Passage, Retriever
+from trackbed.retrieval.types import Embedder, Passage, Query, Retriever
 
 ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -181,18 +181,23 @@ class TrackbedEmbedding(BaseEmbedding):
 
 
 class TrackbedRetriever(BaseRetriever):
-    """Any retriever of trackbed as LlamaIndex's. A node's metadata tell source and span."""
+    """Any retriever of trackbed as LlamaIndex's. A node's metadata tell source and span.
 
-    def __init__(self, retriever: Retriever, k: int = 4) -> None:
+    What only some groups may read is found where `principals` names one of them.
+    """
+
+    def __init__(self, retriever: Retriever, k: int = 4, principals: Collection[str] = ()) -> None:
         super().__init__()
         self.retriever = retriever
         self.k = k
+        self.principals = frozenset(principals)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return run_sync(self._aretrieve(query_bundle))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [node(passage) for passage in await self.retriever.search(query_bundle.query_str, self.k)]
+        sought = Query(query_bundle.query_str, self.principals)
+        return [node(passage) for passage in await self.retriever.search(sought, self.k)]
 
 
 class GuardedQueryEngine(BaseQueryEngine):

@@ -11,6 +11,7 @@ from trackbed.llm.remote import RemoteEngine
 from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.types import Turn
 from trackbed.retrieval.errors import IndexMissing
+from trackbed.retrieval.types import Query
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ async def test_the_shipped_pages_are_indexed_on_first_use_and_found(with_models:
         steps.clear()
         with build(with_models, load_policy("default"), lambda step, done, total: steps.append(step)) as pipeline:
             assert pipeline.retriever
-            found = await pipeline.retriever.search("How do I add a rail?", 2)
+            found = await pipeline.retriever.search(Query("How do I add a rail?", frozenset()), 2)
             assert any(passage.source == "adding-a-rail.md" for passage in found)
     assert steps[0] == "loading all-minilm-l6-v2"
     assert set(steps[1:]) == {"loading minilm-guard", "loading minilm-injection", "loading smollm2-135m-instruct"}

@@ -215,7 +215,7 @@ async def ahead(tmp_path: Path, rail: str, chat: ScriptedGenerator, question: st
     guarded = pipeline(tmp_path, f"{AHEAD}input: [{rail}]\n", chat, PASSAGE)
     reply = await guarded.respond(Turn(question))
     assert isinstance(guarded.retriever, ListRetriever)
-    return reply, guarded.retriever.queries
+    return reply, [query.text for query in guarded.retriever.queries]
 
 
 async def test_ahead_the_answer_is_drafted_while_the_question_is_judged(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from trackbed.retrieval.chunk import Chunking
 from trackbed.retrieval.errors import DocumentUnreadable, IndexMismatch, IndexMissing, RetrievalError
 from trackbed.retrieval.faiss_index import FaissRetriever, read_manifest
 from trackbed.retrieval.ingest import ingest, searchable
-from trackbed.retrieval.types import Passage
+from trackbed.retrieval.types import Passage, Query
 
 OLD = "Trains run on rails."
 NEW = "Boats float on water."
@@ -37,7 +37,7 @@ def index(docs: Path, tmp_path: Path) -> Path:
 
 
 async def found(index: Path) -> str:
-    [passage] = await FaissRetriever.open(index, WordEmbedder()).search("rails", 9)
+    [passage] = await FaissRetriever.open(index, WordEmbedder()).search(Query("rails", frozenset()), 9)
     return passage.text
 
 
@@ -72,7 +72,9 @@ def test_an_ingestion_reports_what_it_read_and_what_it_could_not(docs: Path, tmp
 async def test_an_index_gives_back_whole_passages(docs: Path, tmp_path: Path) -> None:
     (docs / "a.md").write_text("# Trains\n\n## Rails\n\nThey run \u2013 on rails.")
     ingest([docs], tmp_path / "index", WordEmbedder())
-    [passage] = await FaissRetriever.open(tmp_path / "index", WordEmbedder()).search("trains rails", 1)
+    [passage] = await FaissRetriever.open(tmp_path / "index", WordEmbedder()).search(
+        Query("trains rails", frozenset()), 1
+    )
     assert passage.text == (docs / "a.md").read_text()[passage.start : passage.end]
     assert (passage.source, passage.heading, passage.metadata) == ("a.md", "Trains > Rails", {"title": "Trains"})
     assert 0 < passage.score <= 1
@@ -91,7 +93,7 @@ async def test_a_new_ingestion_takes_the_place_of_the_old_one(docs: Path, index:
     ingest([docs], index, WordEmbedder())
     assert await found(index) == NEW
     assert len(list(index.glob("generation-*"))) == 1
-    [passage] = await before.search("rails", 1)  # who has it open keeps what was there
+    [passage] = await before.search(Query("rails", frozenset()), 1)  # who has it open keeps what was there
     assert passage.text == OLD
 
 

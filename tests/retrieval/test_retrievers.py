@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.fakes import WordEmbedder
-from trackbed.retrieval import RETRIEVERS, IndexMismatch, IndexMissing, Retriever
+from trackbed.retrieval import RETRIEVERS, IndexMismatch, IndexMissing, Query, Retriever
 from trackbed.retrieval.ingest import ingest
 
+NOBODY = frozenset[str]()
 PAGES = {
     "animals/cat.md": "# Cats\n\nA cat is a small animal that sleeps all day.",
     "animals/dog.md": "# Dogs\n\nA dog is an animal that barks at the door.",
@@ -52,38 +53,38 @@ def retriever(kind: type, index: Path) -> Retriever:
 
 
 async def test_the_best_passage_comes_first(retriever: Retriever) -> None:
-    passages = await retriever.search("which animal barks at the door?", 4)
+    passages = await retriever.search(Query("which animal barks at the door?", NOBODY), 4)
     assert passages[0].source == "animals/dog.md"
     assert [p.score for p in passages] == sorted((p.score for p in passages), reverse=True)
     assert all(-1 <= p.score <= 1 for p in passages)
 
 
 async def test_passages_are_stretches_of_their_sources(retriever: Retriever) -> None:
-    for passage in await retriever.search("animal", 4):
+    for passage in await retriever.search(Query("animal", NOBODY), 4):
         assert passage.text == PAGES[passage.source][passage.start : passage.end]
 
 
 async def test_no_more_than_asked_for_and_no_more_than_there_are(retriever: Retriever) -> None:
-    assert [len(await retriever.search("animal", k)) for k in (0, 1, 3, 4, 99)] == [0, 1, 3, 4, 4]
+    assert [len(await retriever.search(Query("animal", NOBODY), k)) for k in (0, 1, 3, 4, 99)] == [0, 1, 3, 4, 4]
 
 
 async def test_no_passage_is_given_twice(retriever: Retriever) -> None:
-    passages = await retriever.search("a", 99)
+    passages = await retriever.search(Query("a", NOBODY), 99)
     assert len({(p.source, p.start) for p in passages}) == len(passages)
 
 
 @pytest.mark.parametrize("query", ["", " ", "\0", "lone \ud800", "w" * 100_000, "\u6f22\u5b57"])
 async def test_any_text_is_a_query(retriever: Retriever, query: str) -> None:
-    assert len(await retriever.search(query, 2)) == 2
+    assert len(await retriever.search(Query(query, NOBODY), 2)) == 2
 
 
 async def test_the_same_query_finds_the_same(retriever: Retriever) -> None:
-    assert await retriever.search("animal", 4) == await retriever.search("animal", 4)
+    assert await retriever.search(Query("animal", NOBODY), 4) == await retriever.search(Query("animal", NOBODY), 4)
 
 
 async def test_a_search_does_not_hold_up_the_loop(kind: type, index: Path) -> None:
     retriever: Retriever = kind.open(index, SlowEmbedder())  # type: ignore[attr-defined]
-    search = asyncio.create_task(retriever.search("animal", 1))
+    search = asyncio.create_task(retriever.search(Query("animal", NOBODY), 1))
     ticks = 0
     while not search.done():
         await asyncio.sleep(0.01)
