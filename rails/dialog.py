@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from trackbed.rails.errors import Place
-from trackbed.rails.language import DialogKeys, Problems, read_keys
+from trackbed.rails.language import DialogKeys
+from trackbed.rails.problems import Problems, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.steps import Ask, Call, Generate, Grounds, Jump, Set, Step, reached, read_steps, saved
 from trackbed.rails.template import Names, Template, nearest

@@ -21,13 +21,12 @@ from trackbed.rails.language import (
     ExpectKeys,
     Failure,
     PolicyKeys,
-    Problems,
     SaidKeys,
     TestKeys,
     VariableKeys,
-    read_keys,
 )
 from trackbed.rails.pattern import PatternBudget
+from trackbed.rails.problems import Problems, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
 from trackbed.rails.tools import DECIDED, Tools, read_tools

@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field
 
 from trackbed.rails.action import Action, find_action
 from trackbed.rails.errors import Place
-from trackbed.rails.language import IMPORT_PATH, MAX_STEPS, Duration, Keys, Problems, Steps, Word, read_keys
+from trackbed.rails.language import IMPORT_PATH, MAX_STEPS, Duration, Keys, Steps, Word
+from trackbed.rails.problems import Problems, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import (
     Condition,

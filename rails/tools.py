@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from trackbed.rails.errors import Place
 from trackbed.rails.extends import written_id
-from trackbed.rails.language import Problems, ToolsKeys, read_keys
+from trackbed.rails.language import ToolsKeys
+from trackbed.rails.problems import Problems, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import Shape, nearest
 from trackbed.rails.use import Part, RailUse, Scope, read_rails

@@ -14,7 +14,8 @@ from trackbed.llm.types import Endpoint
 from trackbed.rails.config import ModelReference, RailConfig
 from trackbed.rails.errors import Place, PolicyError, UnknownRail
 from trackbed.rails.extends import entries
-from trackbed.rails.language import IMPORT_PATH, MAX_RAILS, DefaultKeys, OnError, Problems, RailKeys, read_keys
+from trackbed.rails.language import IMPORT_PATH, MAX_RAILS, DefaultKeys, OnError, RailKeys
+from trackbed.rails.problems import Problems, read_keys
 from trackbed.rails.source import Node
 from trackbed.rails.template import Condition, Shape, compile_condition, nearest
 from trackbed.rails.types import Rail, Stage, Then, Turn

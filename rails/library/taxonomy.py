@@ -15,7 +15,8 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 
 from trackbed.llm.types import Message, Part, RawPrompt
-from trackbed.rails.language import Keys, Problems, read_keys
+from trackbed.rails.language import Keys
+from trackbed.rails.problems import Problems, read_keys
 from trackbed.rails.source import read_source
 
 TAXONOMIES = Path(__file__).parents[2] / "policies" / "taxonomies"
