@@ -34,7 +34,12 @@ OUTCOMES = {"allow": "passed", "rewrite": "rewrote", "block": "blocked"}
 COLOURS = {"allow": "green", "rewrite": "yellow", "block": "red"}
 
 
-def converse(pipeline: Pipeline, console: Console, read: Callable[[], str] | None = None) -> None:
+def converse(
+    pipeline: Pipeline,
+    console: Console,
+    read: Callable[[], str] | None = None,
+    groups: frozenset[str] = frozenset(),
+) -> None:
     """Ask and answer until the person leaves. Ctrl-C stops a running answer, and the conversation goes on.
 
     Raises EngineStopped when the model can answer no more.
@@ -56,7 +61,7 @@ def converse(pipeline: Pipeline, console: Console, read: Callable[[], str] | Non
                 case [word, *_] if word.startswith("/"):
                     console.print(HELP, style="dim")
                 case _:
-                    turn = last.next(line) if last else Turn(line)
+                    turn = last.next(line) if last else Turn(line, principals=groups)
                     try:
                         last = runner.run(_answer(pipeline, turn, console))
                         console.print(notes(last))

@@ -11,6 +11,7 @@ import time
 import traceback
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 
 import uvicorn
@@ -56,8 +57,12 @@ class ClientLeft(Exception):
     """Nobody waits for the answer any more."""
 
 
-def application(pipeline: Pipeline) -> Starlette:
-    """The server over one pipeline, whose policy is what callers call the model."""
+def application(pipeline: Pipeline, groups_header: str = "") -> Starlette:
+    """The server over one pipeline, whose policy is what callers call the model.
+
+    `groups_header` is where a trusted proxy names the groups of whoever asks; without it, everybody reads only what
+    everybody may read.
+    """
     policy = pipeline.policy
 
     async def chat(request: Request) -> JSONResponse:
@@ -65,7 +70,8 @@ def application(pipeline: Pipeline) -> Starlette:
             asked = _read(await _body(request))
             if asked.model not in (None, policy.name):
                 raise Refused(404, f"There is no such model; this server has {policy.name!r}.", "model")
-            reply = await _reply(request, pipeline, asked.turn())
+            turn = replace(asked.turn(), principals=_groups(request, groups_header))
+            reply = await _reply(request, pipeline, turn)
         except Refused as error:
             return _error(error.status, str(error), error.param)
         except ClientLeft:
@@ -108,11 +114,17 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(error.errno, error.strerror or "cannot listen there", f"{host}:{port}") from None
 
 
-def run(pipeline: Pipeline, listening: socket.socket) -> None:
+def run(pipeline: Pipeline, listening: socket.socket, groups_header: str = "") -> None:
     """Answer requests until interrupted."""
-    config = uvicorn.Config(application(pipeline), log_level="warning", access_log=False)
+    config = uvicorn.Config(application(pipeline, groups_header), log_level="warning", access_log=False)
     with suppress(KeyboardInterrupt):
         asyncio.run(uvicorn.Server(config).serve([listening]))
+
+
+def _groups(request: Request, header: str) -> frozenset[str]:
+    """The groups that the proxy names; none where it names none, or where the header stands twice, which is doubt."""
+    said = request.headers.getlist(header) if header else []
+    return frozenset(filter(None, (group.strip() for group in said[0].split(",")))) if len(said) == 1 else frozenset()
 
 
 async def _body(request: Request) -> bytes:

@@ -13,10 +13,11 @@ from typing import Any, Literal
 from trackbed.rails.budget import METER, Meter
 from trackbed.rails.dialog import Dialog, Flow
 from trackbed.rails.errors import RailFailed
+from trackbed.rails.filling import Filled, fill
 from trackbed.rails.intents import Guess, Intents
 from trackbed.rails.state import MAX_FLOWS
-from trackbed.rails.steps import Ask, Branch, Call, Filled, Generate, Jump, Refuse, Say, Set, Stop
-from trackbed.rails.template import Condition, Template
+from trackbed.rails.steps import Ask, Branch, Call, Generate, Jump, Refuse, Say, Set, Stop
+from trackbed.rails.template import Template
 from trackbed.rails.types import Cursor, Reason, Scripted, Span, State, Trace, Turn, Value, Verdict
 
 MAX_RUN = 100  # steps that one turn runs, whatever its flows say
@@ -217,12 +218,7 @@ class _Run:
 
     def _fill(self, written: Filled) -> Value:
         """A value, filled in. Raises TemplateFailed where a variable is missing."""
-        if isinstance(written, Template):
-            return written.render(**self._names())
-        found = written.value(**self._names()) if isinstance(written, Condition) else written
-        if not isinstance(found, str | int | float | bool):
-            raise RailFailed(f"an expression gives {type(found).__name__}, not a text, a number or a boolean")
-        return found
+        return fill(written, **self._names())
 
     def _store(self, name: str, value: object) -> None:
         """Give a variable its value; words become what its type says. Raises RailFailed where they do not."""

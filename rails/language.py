@@ -21,7 +21,9 @@ from pydantic import (
 from trackbed.llm.types import Role
 from trackbed.rails.template import nearest
 from trackbed.rails.types import Action, Judge, Reason, Then
+from trackbed.retrieval import RETRIEVERS
 
+BOUNDS = ("least", "most")  # of a range in a filter
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 IMPORT_PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 MAX_RAILS = 100  # in a stage
@@ -30,7 +32,7 @@ MAX_INTENTS = 100
 MAX_EXAMPLES = 200  # of an intent
 MAX_STEPS = 200  # of a flow
 MAX_TOOLS = 200
-FUTURE_RETRIEVERS = ("bm25", "hybrid", "postgres")
+MAX_WANTED = 100  # values in a list of a filter
 
 
 def _seconds(value: object) -> float:
@@ -46,10 +48,27 @@ def _seconds(value: object) -> float:
 
 
 def _retriever(value: str) -> str:
-    if value in FUTURE_RETRIEVERS:
-        raise ValueError(f"retriever {value!r} is not supported yet; it can be faiss or package.module:Class")
-    if value != "faiss" and ":" not in value:
-        raise ValueError(f"{value!r} is not a retriever{nearest(value, ('faiss', 'package.module:Class'))}")
+    if value not in RETRIEVERS and ":" not in value:
+        raise ValueError(f"{value!r} is not a retriever{nearest(value, (*RETRIEVERS, 'package.module:Class'))}")
+    return value
+
+
+def _wanted(value: object) -> object:
+    """What a filter says of a key, if it is something that metadata can be compared with."""
+    if isinstance(value, dict):
+        if unknown := sorted(set(value) - set(BOUNDS)):
+            raise ValueError(f"{unknown[0]!r} is not a key of a range{nearest(unknown[0], BOUNDS)}")
+        if not value:
+            raise ValueError("a range without bounds; give it least, most or both")
+    if isinstance(value, list) and not 0 < len(value) <= MAX_WANTED:
+        raise ValueError(f"a list of {len(value)} values; it takes 1 to {MAX_WANTED}")
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    if not all(isinstance(part, str | bool | int | float) for part in parts):
+        raise ValueError(
+            "metadata are compared with texts, numbers, true and false, a list of these, or {least:, most:}"
+        )
+    if isinstance(value, dict) and any(isinstance(part, bool) for part in parts):
+        raise ValueError("true and false bound no range; give it numbers, or texts such as dates")
     return value
 
 
@@ -83,6 +102,20 @@ Spoken = Annotated[
 # What each rail may say is its own schema's business.
 Rails = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_RAILS)]
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*$", max_length=100)]
+Scalar = str | bool | int | float
+# What metadata must say: a text is a template, and one that is a single {{ expression }} keeps its type.
+Wanted = Annotated[
+    Any,  # told apart by hand, so that a mistake is reported once and in our words
+    BeforeValidator(
+        _wanted,
+        json_schema_input_type=Scalar
+        | Annotated[list[Scalar], Field(min_length=1, max_length=MAX_WANTED)]
+        | Annotated[
+            dict[Literal["least", "most"], str | int | float],
+            Field(min_length=1, json_schema_extra={"additionalProperties": False}),
+        ],
+    ),
+]
 Steps = Annotated[list[Any], Field(min_length=1, max_length=MAX_STEPS)]  # each step has its own schema too
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
 OnError = Literal["block", "allow"]
@@ -155,13 +188,14 @@ class KnowledgeKeys(Keys):
     """Where passages come from."""
 
     called: ClassVar[str] = "knowledge"
-    unbuilt: ClassVar[tuple[str, ...]] = ("filter",)
     index: str = Field(min_length=1)
     """What `trackbed ingest` wrote: a name or a path; `kb` is the shipped one."""
     retriever: Annotated[str, AfterValidator(_retriever)] = Field(
-        "faiss", json_schema_extra={"pattern": f"^(faiss|{IMPORT_PATH})$"}
+        "faiss", json_schema_extra={"pattern": f"^({'|'.join(RETRIEVERS)}|{IMPORT_PATH})$"}
     )
-    """`faiss`, or the import path of a class, package.module:Class."""
+    """How it is searched: a retriever's name, or the import path of a class, package.module:Class."""
+    filter: dict[Annotated[str, Field(min_length=1, max_length=100)], Wanted] = Field({}, min_length=1, max_length=20)
+    """What the metadata of passages must say: by key a value, a list of which one fits, or {least:, most:}."""
     passages: int = Field(4, ge=1, le=50)
     """How many passages are given to the model at most."""
     minimum_score: float = Field(0.3, ge=-1, le=1)

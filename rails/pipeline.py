@@ -45,7 +45,7 @@ from trackbed.rails.types import (
     Turn,
     Verdict,
 )
-from trackbed.retrieval.types import Passage, Query, Retriever
+from trackbed.retrieval.types import Passage, Retriever
 
 if TYPE_CHECKING:  # who holds a policy has loaded what reads one; this file need not
     from trackbed.rails.policy import Policy
@@ -257,7 +257,7 @@ class Pipeline:
         if self.retriever is None or self.policy.knowledge is None:
             return turn
         started, knowledge = perf_counter(), self.policy.knowledge
-        found = await self.retriever.search(Query(turn.question, turn.principals), knowledge.passages)
+        found = await self.retriever.search(knowledge.query(turn), knowledge.passages)
         kept = tuple(passage for passage in found if passage.score >= knowledge.minimum_score)
         best = round(found[0].score, 4) if found else None
         notes = {"passages": len(kept), "best_score": best}

@@ -16,6 +16,7 @@ from trackbed.rails.budget import Budget
 from trackbed.rails.dialog import Dialog, read_dialog, saved_names
 from trackbed.rails.errors import Place, PolicyError, TemplateFailed
 from trackbed.rails.extends import POLICIES, STAGES, entries, find_policy, read_policy, written_id
+from trackbed.rails.knowledge import Knowledge, read_knowledge
 from trackbed.rails.language import (
     DefaultKeys,
     ExpectKeys,
@@ -32,7 +33,7 @@ from trackbed.rails.template import Names, Shape, Template, compile_template, ne
 from trackbed.rails.tools import DECIDED, Tools, read_tools
 from trackbed.rails.trace import digest
 from trackbed.rails.types import NOTHING, Action, Judge, Reason, Stage, Streaming, ToolCall, Turn, Value, Verdict
-from trackbed.rails.use import RailUse, Scope, imported, read_rails
+from trackbed.rails.use import RailUse, Scope, read_rails
 from trackbed.rails.variable import Variable
 
 __all__ = [
@@ -57,16 +58,6 @@ MAX_TEMPLATES = 65_536  # characters of all templates and conditions, each with
 TEMPLATE = 40  # more, for what the shortest of them takes to compile
 
 ModelSource = str | Endpoint  # a catalogue name, `hf:org/repo`, the absolute path of a file or folder; or elsewhere
-
-
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """Where passages come from."""
-
-    index: str
-    retriever: str = "faiss"  # or package.module:Class
-    passages: int = 4
-    minimum_score: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +218,9 @@ def load_policy(path_or_name: str | Path) -> Policy:
         generation=_generation(keys, root, scope, problems),
         rails=rails,
         refuse=_refuse(root, names, scope, problems),
-        knowledge=_knowledge(keys, root, problems),
+        knowledge=read_knowledge(keys.knowledge, root.keys["knowledge"], _filter_names(scope), problems)
+        if keys.knowledge
+        else None,
         budget=Budget(**keys.budget.model_dump()) if keys.budget else Budget(),
         stream=Streaming(**keys.output.stream.model_dump()) if keys.output and keys.output.stream else None,
         vars=variables,
@@ -326,15 +319,6 @@ def _pattern_mistake(written: VariableKeys, patterns: PatternBudget) -> str:
     return ""
 
 
-def _knowledge(keys: PolicyKeys, root: Node, problems: Problems) -> Knowledge | None:
-    if (written := keys.knowledge) is None:
-        return None
-    if ":" in written.retriever:
-        with problems.caught():
-            imported(written.retriever, root.at(["knowledge", "retriever"]).place)
-    return Knowledge(written.index, written.retriever, written.passages, written.minimum_score)
-
-
 def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) -> Generation:
     written, node = keys.generation, root.at(["generation"])
     _find(written.model, scope.models, "one of the models", node.at(["model"]).place, problems)
@@ -345,6 +329,11 @@ def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) 
     sampling = SamplingParams(**written.sampling.model_dump(exclude={"stop"}), stop=tuple(written.sampling.stop))
     prompt = _template(source, place, _prompt_names(scope), problems)
     return Generation(written.model, written.system, prompt, sampling, written.unknown, written.history, written.ahead)
+
+
+def _filter_names(scope: Scope) -> Names:
+    """What a filter on passages may read."""
+    return {"vars": Shape(scope.vars), "question": Shape()}
 
 
 def _prompt_names(scope: Scope) -> Names:

@@ -3,15 +3,15 @@
 Every name in a step is checked when it is read. This file knows what a step says; doing it is `flows.py`'s work.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from trackbed.rails.action import Action, find_action
 from trackbed.rails.errors import Place
+from trackbed.rails.filling import Filled, to_fill
 from trackbed.rails.language import IMPORT_PATH, MAX_STEPS, Duration, Keys, Steps, Word
 from trackbed.rails.problems import Problems, read_keys
 from trackbed.rails.source import Node
@@ -26,11 +26,6 @@ from trackbed.rails.template import (
 )
 from trackbed.rails.types import Value
 from trackbed.rails.variable import MAX_TEXT, Variable
-
-EXPRESSION = re.compile(r"\s*\{\{(?![-+])([^{}]*)(?<![-+])\}\}\s*")
-MARKUP = ("{{", "{%", "{#")
-
-Filled = Value | Template | Condition  # a value, words to fill in, or an expression that keeps its type
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,20 +434,15 @@ class _Reader:
 
     def _filled(self, node: Node, var: str | None = None) -> Filled:
         """What stands for a value; a plain one has to fit its variable here and now."""
-        value: Any = node.value  # a scalar, as the step's keys say
-        if isinstance(value, str) and any(mark in value for mark in MARKUP):
-            if found := EXPRESSION.fullmatch(value):
-                with self.problems.caught():
-                    return compile_condition(found[1].strip(), node.text, self.grounds.names)
-                return ""
-            return self._words(node)
+        value = to_fill(node, self.grounds.names, self.problems)
+        if isinstance(value, Template | Condition):
+            return value
         variable = self.grounds.vars.get(var) if var else None
         if variable and (mistake := variable.mistake(value)):
             self.problems.add(f"{var!r}: {mistake}", node.place)
         elif isinstance(value, str) and len(value) > MAX_TEXT:
             self.problems.add(f"a value of {len(value)} characters; the limit is {MAX_TEXT}", node.place)
-        filled: Filled = value
-        return filled
+        return value
 
 
 def _spelt(node: Node) -> Node:

@@ -20,6 +20,10 @@ PolicyName = Annotated[
     str | None, typer.Option("--policy", "-p", help="A file, a folder with a policy.yaml, or a shipped name.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option("--group", help="A group of yours, for documents that only some may read."),
+]
 
 
 class StageName(StrEnum):
@@ -48,6 +52,7 @@ def chat(
     context: typer.Context,
     policy: PolicyName = None,
     ask: Annotated[str | None, typer.Option(help="Ask this one question, and leave; - reads standard input.")] = None,
+    group: Groups = None,
     as_json: AsJson = False,
 ) -> None:
     """Chat under a policy, or ask one question.
@@ -58,11 +63,11 @@ def chat(
     """
     settings: Settings = context.obj
     if ask is not None:
-        _ask(settings, policy or settings.policy, _text(ask), as_json=as_json)
+        _ask(settings, policy or settings.policy, _text(ask), frozenset(group or ()), as_json=as_json)
     elif as_json:
         raise typer.BadParameter("--json goes with --ask; a conversation is for people")
     else:
-        _converse(settings, policy or settings.policy)
+        _converse(settings, policy or settings.policy, frozenset(group or ()))
 
 
 def judge(
@@ -112,6 +117,13 @@ def serve(
     policy: PolicyName = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8000,
+    groups_header: Annotated[
+        str,
+        typer.Option(
+            help="The header in which a trusted proxy names the groups of whoever asks, with commas. Nobody else may "
+            "reach the server then, and the proxy has to drop what callers write there themselves."
+        ),
+    ] = "",
 ) -> None:
     """Serve the pipeline as OpenAI's API does: POST /v1/chat/completions, not streamed.
 
@@ -127,16 +139,16 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{socket.getsockname()[1]}/v1"
         say(f"policy {pipeline.policy.name} answers at {address}; Ctrl-C ends it", err)
-        run(pipeline, socket)
+        run(pipeline, socket, groups_header)
 
 
-def _ask(settings: Settings, policy: str, question: str, *, as_json: bool) -> None:
+def _ask(settings: Settings, policy: str, question: str, groups: frozenset[str], *, as_json: bool) -> None:
     from trackbed.apps.chat import notes
     from trackbed.apps.schemas import reply_json
     from trackbed.rails.types import Turn
 
     with _pipeline(settings, policy, hidden=as_json) as pipeline:
-        reply = asyncio.run(pipeline.respond(Turn(question)))
+        reply = asyncio.run(pipeline.respond(Turn(question, principals=groups)))
     if as_json:
         print_json(reply_json(reply))
     else:
@@ -145,11 +157,11 @@ def _ask(settings: Settings, policy: str, question: str, *, as_json: bool) -> No
     raise typer.Exit(1 if reply.verdict.action == "block" else 0)
 
 
-def _converse(settings: Settings, policy: str) -> None:
+def _converse(settings: Settings, policy: str, groups: frozenset[str] = frozenset()) -> None:
     from trackbed.apps.chat import converse
 
     with _pipeline(settings, policy) as pipeline:
-        converse(pipeline, out)
+        converse(pipeline, out, groups=groups)
 
 
 @contextmanager
