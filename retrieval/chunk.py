@@ -1,18 +1,19 @@
 """Split a document into passages: at headings first, then paragraphs, then sentences, then size.
 
 A passage is a stretch of the document, so that a citation can be found again: its text is the document's
-text from `start` to `end`. Code blocks and tables stay whole where they fit. Nothing here knows formats
-of files, vectors or questions; structure is read from Markdown, and plain text has little of it.
+text from `start` to `end`. Code blocks, tables and records stay whole where they fit, and so do the definitions
+of a program. Nothing here knows formats of files, vectors or questions; structure is the document's outline,
+else it is read from Markdown, and plain text has little of it.
 """
 
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
-from trackbed.retrieval.types import Document, Passage
+from trackbed.retrieval.types import Document, Heading, Passage
 
 SIZE = 900  # characters: about 200 word pieces, where MiniLM reads 256
 OVERLAP = 150
@@ -30,7 +31,7 @@ class Chunking(NamedTuple):
 
 
 def chunk(document: Document, chunking: Chunking = Chunking()) -> Iterator[Passage]:
-    """The document's passages, in order. Every character that is not blank is in one of them, or in two that overlap.
+    """The document's passages, in order, from its start on. Every character that is not blank is in one, or in two.
 
     No passage is longer than the size, holds text of two sections, or breaks a code block or a table row
     that would fit in one.
@@ -39,7 +40,7 @@ def chunk(document: Document, chunking: Chunking = Chunking()) -> Iterator[Passa
     if not 0 <= overlap < size:
         raise ValueError(f"passages of {size} characters cannot overlap by {overlap}")
     metadata = {**document.metadata, "title": document.title} if document.title else document.metadata
-    for section in _sections(document.text):
+    for section in _sections(document, size):
         pieces = list(_pieces(document.text, section.blocks, size))
         for start, end in _packed(pieces, size, overlap):
             yield Passage(
@@ -81,24 +82,77 @@ class _Piece(NamedTuple):
     sentence: bool  # may be repeated as overlap
 
 
-def _sections(text: str) -> Iterator[_Section]:
+def _sections(document: Document, size: int) -> Iterator[_Section]:
+    text = document.text
+    if document.structure == "code":
+        for heading, start, end in _stretches(document, size):
+            yield _Section(heading, list(_groups(text, start, end)))
+    elif document.outline:
+        for heading, start, end in _stretches(document, 0):
+            yield _Section(heading, list(_blocks(text, start, end)))
+    else:
+        blocks = _blocks(text, document.start, len(text))
+        if document.structure == "records":  # a record is a paragraph, and none is split at its sentences
+            blocks = (block._replace(kind="lines") if block.kind == "prose" else block for block in blocks)
+        yield from _headed(blocks)
+
+
+def _stretches(document: Document, whole: int) -> Iterator[tuple[str, int, int]]:
+    """Headings, start and end of what stands between the headings of an outline.
+
+    A section with others inside is one stretch where it has at most `whole` characters.
+    """
+    length = len(document.text)
+    outline = [Heading(document.start, 1, ""), *document.outline]
+    ends, open_ = [length] * len(outline), list[int]()
+    for i, heading in enumerate(outline):
+        while open_ and outline[open_[-1]].level >= heading.level:
+            ends[open_.pop()] = heading.start
+        open_.append(i)
+    above: list[Heading] = []
+    done = document.start
+    for i, heading in enumerate(outline):
+        above = [*(one for one in above if one.level < heading.level), heading]
+        start, end = max(heading.start, done), outline[i + 1].start if i + 1 < len(outline) else length
+        if ends[i] - heading.start <= whole:
+            end = ends[i]
+        if start < end:
+            yield " > ".join(one.title[:TITLE] for one in above if one.title), start, end
+            done = end
+
+
+def _headed(blocks: Iterable[_Block]) -> Iterator[_Section]:
+    """The blocks by the headings among them."""
     above: list[_Block] = []
-    blocks: list[_Block] = []
-    for block in _blocks(text):
+    held: list[_Block] = []
+    for block in blocks:
         if block.kind == "heading":
-            if blocks and blocks[-1].kind != "heading":
-                yield _Section(" > ".join(heading.title for heading in above), blocks)
-                blocks = []
+            if held and held[-1].kind != "heading":
+                yield _Section(" > ".join(heading.title for heading in above), held)
+                held = []
             above = [*(heading for heading in above if heading.level < block.level), block]
-        blocks.append(block)
-    if blocks:
-        yield _Section(" > ".join(heading.title for heading in above), blocks)
+        held.append(block)
+    if held:
+        yield _Section(" > ".join(heading.title for heading in above), held)
 
 
-def _blocks(text: str) -> Iterator[_Block]:
-    raw = text.splitlines(keepends=True)
+def _groups(text: str, start: int, end: int) -> Iterator[_Block]:
+    """Lines with no blank line between them."""
+    begin = start
+    for line in text[start:end].splitlines(keepends=True):
+        if not line.strip():
+            if begin < start:
+                yield _Block(begin, start, "lines")
+            begin = start + len(line)
+        start += len(line)
+    if begin < start:
+        yield _Block(begin, start, "lines")
+
+
+def _blocks(text: str, start: int, end: int) -> Iterator[_Block]:
+    raw = text[start:end].splitlines(keepends=True)
     lines = [line.strip() for line in raw]
-    starts = list(accumulate(map(len, raw), initial=0))
+    starts = list(accumulate(map(len, raw), initial=start))
     i = 0
     while i < len(lines):
         j, level, title = i + 1, 0, ""

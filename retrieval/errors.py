@@ -15,3 +15,7 @@ class IndexMismatch(RetrievalError):
 
 class DocumentUnreadable(RetrievalError):
     """A file is broken, encrypted, empty or of a kind that is not read; the message names it."""
+
+
+class FormatError(RetrievalError):
+    """What is wrong with a file's content, told by a reader that does not know the file's name."""

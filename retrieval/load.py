@@ -1,33 +1,31 @@
 """Files to documents: one function a format, in a table.
 
-Markdown and text stay as they are, so that offsets are offsets in the file (its characters, a byte order
-mark not counted). HTML becomes Markdown, PDF plain text with the places where pages begin, and of tables and
-JSON each row or record becomes a paragraph. Nothing here knows passages or vectors.
+Markdown, text and code stay as they are, so that offsets are offsets in the file (its characters, a byte order
+mark not counted). Word, PowerPoint, e-books and HTML become Markdown, PDF plain text, and of tables and JSON
+each row or record becomes a paragraph. What users say of a document, in front matter or in a sidecar file
+beside it, becomes its metadata. Nothing here knows passages or vectors.
 """
 
-import codecs
-import io
-import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from trackbed.retrieval.errors import DocumentUnreadable
+from trackbed.retrieval.code import read_code, read_settings
+from trackbed.retrieval.epub import read_epub
+from trackbed.retrieval.errors import DocumentUnreadable, FormatError
+from trackbed.retrieval.files import File, files
+from trackbed.retrieval.markup import read_html
+from trackbed.retrieval.metadata import front_matter, merged, parse, titled
+from trackbed.retrieval.pdf import read_pdf
 from trackbed.retrieval.records import read_json, read_json_lines, read_table
-from trackbed.retrieval.types import Document
+from trackbed.retrieval.sheets import read_sheets
+from trackbed.retrieval.slides import read_slides
+from trackbed.retrieval.text import MAX_CHARACTERS, decode, stem, valid
+from trackbed.retrieval.types import Document, Value
+from trackbed.retrieval.word import read_word
 
-if TYPE_CHECKING:
-    from bs4 import Tag
-
-MAX_BYTES = 32 * 2**20  # of a file; a long book has two or three million characters
-BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark begins alike
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
+MAX_BYTES = 32 * 2**20  # of a file
+MAX_SIDECAR = 64 * 2**10
 
 
 def load(paths: Iterable[Path]) -> Iterator[Document | DocumentUnreadable]:
@@ -41,10 +39,11 @@ def load(paths: Iterable[Path]) -> Iterator[Document | DocumentUnreadable]:
     for root in paths:
         if not root.exists():
             raise DocumentUnreadable(f"{root}: there is no such file or folder")
-        for path in _files(root, root.resolve()):
-            if isinstance(path, DocumentUnreadable):
-                yield path
+        for file in files(root):
+            if isinstance(file, DocumentUnreadable):
+                yield file
                 continue
+            path = file.path
             if path.resolve() in seen:
                 continue
             seen.add(path.resolve())
@@ -54,13 +53,14 @@ def load(paths: Iterable[Path]) -> Iterator[Document | DocumentUnreadable]:
                 continue
             sources.add(source)
             try:
-                yield _read(path, source)
+                yield _read(file, source)
             except DocumentUnreadable as error:
                 yield error
 
 
-def _read(path: Path, source: str) -> Document:
+def _read(file: File, source: str) -> Document:
     """One file as a document. Raises DocumentUnreadable, which names the file and what is wrong with it."""
+    path = file.path
     reader = LOADERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(LOADERS)
@@ -68,106 +68,81 @@ def _read(path: Path, source: str) -> Document:
             f"{path}: files of the kind {path.suffix or path.name!r} are not read; known are {known}"
         )
     try:
+        beside = _beside(file)
         if not path.is_file():
             raise DocumentUnreadable(f"{path}: not a plain file")
         if (size := path.stat().st_size) > MAX_BYTES:
             raise DocumentUnreadable(f"{path}: {size} bytes, and at most {MAX_BYTES} are read; split it")
         document = reader(path.read_bytes(), source)
+        metadata = merged(document.metadata, beside)
     except OSError as error:
         raise DocumentUnreadable(f"{path}: {error.strerror or error}") from error
-    except _Unreadable as error:
+    except FormatError as error:
         raise DocumentUnreadable(f"{path}: {error}") from error
-    if not document.text.strip():
+    except MemoryError as error:
+        raise DocumentUnreadable(f"{path}: needs more memory than there is; split it") from error
+    except RecursionError as error:
+        raise DocumentUnreadable(f"{path}: nested too deeply") from error
+    if not document.text[document.start :].strip():
         raise DocumentUnreadable(f"{path}: holds no text")
-    return document
+    if len(document.text) > MAX_CHARACTERS:
+        raise DocumentUnreadable(f"{path}: its text has more than {MAX_CHARACTERS} characters; split it")
+    title = titled(metadata, document.title)
+    return replace(document, title=title, metadata={key: one for key, one in metadata.items() if key != "title"})
 
 
-class _Unreadable(Exception):
-    """What is wrong with a file's bytes, told by a reader that does not know the file's name."""
-
-
-def _files(path: Path, root: Path) -> Iterator[Path | DocumentUnreadable]:
-    """The files at and under `path`, in sorted order. `root`, resolved, is what links must stay inside of."""
-    if not path.is_dir():
-        yield path
-        return
+def _beside(file: File) -> dict[str, Value]:
+    """What the sidecar says. Two of them, or one that cannot be read, leave it open who may read the document."""
+    if not file.sidecars:
+        return {}
+    if len(file.sidecars) > 1:
+        raise FormatError(f"described by {' and '.join(path.name for path in file.sidecars)}; keep one")
+    [path] = file.sidecars
     try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        if not path.is_file() or path.stat().st_size > MAX_SIDECAR:
+            raise FormatError(f"not a plain file of at most {MAX_SIDECAR} bytes")
+        said = parse(decode(path.read_bytes()))
     except OSError as error:
-        yield DocumentUnreadable(f"{path}: {error.strerror or error}")
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        found = path / entry.name
-        if not entry.is_symlink():
-            yield from _files(found, root)
-        elif not found.resolve().is_relative_to(root):
-            yield DocumentUnreadable(f"{found}: a link that leads out of the folder is not followed")
-        elif found.is_file():  # a folder inside is walked under its own name
-            yield found
+        raise FormatError(f"its sidecar {path.name}: {error.strerror or error}") from error
+    except FormatError as error:
+        raise FormatError(f"its sidecar {path.name}: {error}") from error
+    if not said:
+        raise FormatError(f"its sidecar {path.name}: says nothing; it is a mapping, such as `allow: [staff]`")
+    return said
 
 
 def _markdown(data: bytes, source: str) -> Document:
-    text = _decode(data)
-    headings = (line.lstrip("#").strip() for line in text.splitlines() if line.startswith("# "))
-    return Document(source, text, title=next(headings, _stem(source)))
+    text = decode(data)
+    start, said = front_matter(text)
+    headings = (line.lstrip("#").strip() for line in text[start:].splitlines() if line.startswith("# "))
+    return Document(source, text, title=next(headings, stem(source)), metadata=said, start=start)
 
 
 def _text(data: bytes, source: str) -> Document:
-    return Document(source, _decode(data), title=_stem(source))
+    return Document(source, decode(data), title=stem(source))
 
 
 def _html(data: bytes, source: str) -> Document:
-    from bs4 import BeautifulSoup
-    from bs4.dammit import EncodingDetector
-
-    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
-    try:
-        soup = BeautifulSoup(_decode(data, declared), "html.parser")
-        title = " ".join(soup.title.get_text().split()) if soup.title else ""
-        text = _tidy("".join(_flatten(soup.body or soup)))
-    except RecursionError:
-        raise _Unreadable("its elements are nested too deeply") from None
-    return Document(source, text, title=title or _stem(source))
-
-
-def _pdf(data: bytes, source: str) -> Document:
-    from pypdf import PdfReader
-
-    # What it logs of a broken file, the error says; what it logs of a readable one is of no use.
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
-    try:
-        reader = PdfReader(io.BytesIO(data))
-        # Many files are encrypted with no password, only to forbid printing.
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise _Unreadable("encrypted with a password")
-        texts = [_valid(page.extract_text()).rstrip() + "\n\n" for page in reader.pages]
-        title = (reader.metadata.title if reader.metadata else None) or ""
-    except _Unreadable:
-        raise
-    except Exception as error:  # a broken file makes pypdf raise almost anything
-        raise _Unreadable(f"cannot be read as PDF ({type(error).__name__}: {error})") from error
-    if not any(text.strip() for text in texts):
-        raise _Unreadable("holds no text; it may be a scan")
-    pages, end = [], 0
-    for text in texts[:-1]:
-        end += len(text)
-        pages.append(end)
-    return Document(source, "".join(texts), title=_valid(str(title)).strip() or _stem(source), pages=tuple(pages))
+    page = read_html(data)
+    return Document(source, page.text, title=page.title or stem(source), metadata=page.metadata)
 
 
 def _records(read: Callable[[str], str]) -> Callable[[bytes, str], Document]:
     def loader(data: bytes, source: str) -> Document:
-        text = _decode(data)
+        text = decode(data)
         try:
-            return Document(source, _valid(read(text)), title=_stem(source))
+            return Document(source, valid(read(text)), title=stem(source), structure="records")
         except ValueError as error:
-            raise _Unreadable(str(error)) from error
+            raise FormatError(str(error)) from error
 
     return loader
 
 
+CODE = (
+    *(".py", ".pyi", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala", ".swift", ".cs", ".dart"),
+    *(".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".go", ".rs", ".rb", ".php", ".sh", ".bash", ".sql", ".lua", ".proto"),
+)
+SETTINGS = (".yaml", ".yml", ".toml", ".ini", ".cfg", ".css", ".scss")
 LOADERS: Mapping[str, Callable[[bytes, str], Document]] = {
     ".md": _markdown,
     ".markdown": _markdown,
@@ -175,104 +150,17 @@ LOADERS: Mapping[str, Callable[[bytes, str], Document]] = {
     ".rst": _text,
     ".html": _html,
     ".htm": _html,
-    ".pdf": _pdf,
+    ".pdf": read_pdf,
+    ".docx": read_word,
+    ".pptx": read_slides,
+    ".xlsx": read_sheets,
+    ".xlsm": read_sheets,
+    ".epub": read_epub,
     ".csv": _records(read_table),
     ".tsv": _records(read_table),
     ".json": _records(read_json),
     ".jsonl": _records(read_json_lines),
     ".ndjson": _records(read_json_lines),
+    **dict.fromkeys(CODE, read_code),
+    **dict.fromkeys(SETTINGS, read_settings),
 }
-
-
-def _decode(data: bytes, declared: str | None = None) -> str:
-    """By byte order mark, by declaration, as UTF-8, else as Windows-1252; what fits none of them is no text."""
-    for mark, encoding in BOMS:
-        if data.startswith(mark):
-            candidates, data = [encoding], data[len(mark) :]
-            break
-    else:
-        candidates = [declared or "utf-8", "utf-8", "cp1252"]
-    for encoding in candidates:
-        try:
-            text = data.decode(encoding)
-        except (UnicodeDecodeError, LookupError):
-            continue
-        if "\0" in text:
-            break
-        return text
-    raise _Unreadable("a binary file, or in an encoding that is not read; save it as UTF-8")
-
-
-def _valid(text: str) -> str:
-    """The text without lone surrogates and NULs, which PDF fonts and escapes in JSON can lead to."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
-
-
-def _stem(source: str) -> str:
-    return source.rpartition("/")[2].rpartition(".")[0]
-
-
-DROPPED = frozenset({"script", "style", "noscript", "template", "svg", "nav", "head", "iframe", "object"})
-BLOCKS = frozenset(
-    {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt", "dd", "table"}
-    | {"blockquote", "figure", "figcaption", "form", "fieldset", "details", "summary", "address", "hr"}
-)
-FENCES = ("```", "~~~~~~")
-HEADINGS = {f"h{level}": "#" * level for level in range(1, 7)}
-
-
-def _flatten(node: "Tag") -> Iterator[str]:
-    """What a reader of the page sees, as Markdown."""
-    from bs4.element import NavigableString, PreformattedString, Tag
-
-    for child in node.children:
-        if isinstance(child, Tag):
-            if child.name in DROPPED or _hidden(child):
-                continue
-            if child.name in HEADINGS:
-                yield f"\n\n{HEADINGS[child.name]} {_line(child)}\n\n"
-            elif child.name == "pre":
-                code = child.get_text()
-                fence = FENCES["```" in code]
-                yield "\n\n".join(("", f"{fence}\n{code}\n{fence}", ""))
-            elif child.name == "tr":
-                cells = child.find_all(["td", "th"], recursive=False)
-                yield f"\n| {' | '.join(_line(cell) for cell in cells)} |"
-            elif child.name == "br":
-                yield "\n"
-            elif child.name == "li":
-                yield "\n- "
-                yield from _flatten(child)
-            elif child.name in BLOCKS:
-                yield "\n\n"
-                yield from _flatten(child)
-                yield "\n\n"
-            else:
-                yield from _flatten(child)
-        elif isinstance(child, NavigableString) and not isinstance(child, PreformattedString):
-            # White space is one space, and the one at the ends parts this text from its neighbours.
-            yield " ".join(f"<{child}>".split())[1:-1]
-
-
-def _tidy(text: str) -> str:
-    """The text with one blank line between blocks; code is left as it is."""
-    lines: list[str] = []
-    fence = ""
-    for line in text.split("\n"):
-        if not fence:
-            line = " ".join(line.split())
-            if not line and not (lines and lines[-1]):
-                continue
-        if line in FENCES:
-            fence = "" if line == fence else fence or line
-        lines.append(line)
-    return "\n".join(lines).strip() + "\n"
-
-
-def _line(node: "Tag") -> str:
-    return " ".join("".join(_flatten(node)).split())
-
-
-def _hidden(tag: "Tag") -> bool:
-    style = str(tag.get("style", "")).replace(" ", "").lower()
-    return tag.has_attr("hidden") or "display:none" in style or "visibility:hidden" in style

@@ -6,8 +6,11 @@ So a passage names what its values are, wherever the file is split. This file kn
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from trackbed.retrieval import markdown
+from trackbed.retrieval.text import joined
 
 DELIMITERS = ",;\t|"
 
@@ -19,29 +22,29 @@ def read_table(text: str) -> str:
     """
     first = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(DELIMITERS, key=first.count))
-    paragraphs = []
     try:
-        names = [_plain(name) for name in next(reader, [])]
-        for row in reader:
-            cells = ((names[i] if i < len(names) else "", i, cell) for i, cell in enumerate(row))
-            paragraphs.append(
-                "\n".join(_line(name or f"column {i + 1}", cell) for name, i, cell in cells if cell.strip())
-            )
+        names = next(reader, [])
+        return _joined(paragraph(names, row) for row in reader)
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
-    return _joined(paragraphs)
+
+
+def paragraph(names: Sequence[str], row: Sequence[str]) -> str:
+    """A row as text: a line for each cell that is not empty, which names it."""
+    cells = ((_plain(names[i]) if i < len(names) else "", i, cell) for i, cell in enumerate(row))
+    return "\n".join(_line(name or f"column {i + 1}", cell) for name, i, cell in cells if cell.strip())
 
 
 def read_json(text: str) -> str:
     """A JSON value; of an array, each element is a record. Raises ValueError with the line where it is no JSON."""
     found = _parsed(text, 1)
-    return _joined(["\n".join(_lines(record, "")) for record in (found if isinstance(found, list) else [found])])
+    return _joined(joined(_lines(record, ""), "\n") for record in (found if isinstance(found, list) else [found]))
 
 
 def read_json_lines(text: str) -> str:
     """JSON Lines: a value each line; blank lines count for nothing. Raises ValueError with the line that is no JSON."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return _joined(["\n".join(_lines(_parsed(line, number), "")) for number, line in lines])
+    lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    return _joined(joined(_lines(_parsed(line, number), ""), "\n") for number, line in lines)
 
 
 def _parsed(text: str, line: int) -> Any:
@@ -65,7 +68,7 @@ def _lines(value: Any, name: str) -> Iterator[str]:
     if isinstance(value, list):
         value = ", ".join(_text(part) for part in value if part is not None)
     if value is not None and (said := _text(value)).strip():
-        yield _line(_plain(name), said) if name else " ".join(said.split())
+        yield _line(_plain(name), said) if name else markdown.plain(" ".join(said.split()))
 
 
 def _text(value: Any) -> str:
@@ -81,5 +84,5 @@ def _plain(name: str) -> str:
     return " ".join(name.split()).lstrip("#|`~ ")
 
 
-def _joined(paragraphs: list[str]) -> str:
-    return "".join(f"{paragraph}\n\n" for paragraph in paragraphs if paragraph)
+def _joined(paragraphs: Iterable[str]) -> str:
+    return joined(f"{paragraph}\n\n" for paragraph in paragraphs if paragraph)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +11,17 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 Value = Scalar | tuple[str, ...]  # what metadata say of a document: one thing, or several words
 ALLOW = "allow"  # the key of the groups that may read a document; without it everybody may
+
+
+class Heading(NamedTuple):
+    """A heading that the text itself does not show: a bookmark of a PDF, or a definition in code."""
+
+    start: int  # where in the text its section begins; that ends where the next of its level or a higher one begins
+    level: int  # from 1, the highest
+    title: str  # empty for what stands between two definitions
+
+
+Structure = Literal["prose", "records", "code"]  # Markdown and text; a paragraph a record; lines of a program
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,9 @@ class Document:
     title: str = ""
     pages: tuple[int, ...] = ()  # where each page after the first begins in `text`, for paged formats
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    start: int = 0  # where in `text` its passages begin; before that stands front matter, which is in `metadata`
+    structure: Structure = "prose"
+    outline: tuple[Heading, ...] = ()  # in order, for formats that keep headings beside the text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trackbed.retrieval.chunk import SIZE, Chunking, chunk
-from trackbed.retrieval.types import Document, Passage
+from trackbed.retrieval.types import Document, Heading, Passage
 
 STRUCTURE = ("# One", "## Two {#anchor}", "### Three", "Title", "=====", "---", "key: value", "```py", "```", "~~~")
 CONTENT = ("x = 1; y = 2", "| a | b |", "|---|---|", "- item one", "  2. item two", "", " \t", "w" * 70, "e.g. this\r")
@@ -16,36 +16,81 @@ TEXTS = st.lists(LINES | st.text(max_size=40), max_size=30).map("\n".join) | st.
 CHUNKINGS = st.integers(1, 120).flatmap(lambda size: st.builds(Chunking, st.just(size), st.integers(0, size - 1)))
 
 
+STRUCTURES = st.sampled_from(["prose", "records", "code"])
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    """A document of any structure, with an outline or without, whose text may begin behind front matter."""
+    text = draw(TEXTS)
+    start = draw(st.sampled_from([0, min(len(text), 7)]))
+    places = sorted(draw(st.lists(st.integers(start, len(text)), max_size=5)))
+    outline = tuple(Heading(place, draw(st.integers(1, 3)), draw(st.sampled_from(["", "A", "B"]))) for place in places)
+    return Document("a", text, start=start, structure=draw(STRUCTURES), outline=outline)
+
+
 def split(text: str, chunking: Chunking = Chunking()) -> list[Passage]:
     return list(chunk(Document("a.md", text), chunking))
 
 
-@given(TEXTS, CHUNKINGS)
-def test_a_passage_is_the_text_between_its_offsets(text: str, chunking: Chunking) -> None:
-    for passage in split(text, chunking):
-        assert passage.text == text[passage.start : passage.end] == passage.text.strip() != ""
+@given(documents(), CHUNKINGS)
+def test_a_passage_is_the_text_between_its_offsets(document: Document, chunking: Chunking) -> None:
+    for passage in chunk(document, chunking):
+        assert passage.text == document.text[passage.start : passage.end] == passage.text.strip() != ""
+        assert passage.start >= document.start
 
 
-@given(TEXTS, CHUNKINGS)
-def test_every_character_that_is_not_blank_is_in_a_passage(text: str, chunking: Chunking) -> None:
-    covered: set[int] = set()
-    for passage in split(text, chunking):
+@given(documents(), CHUNKINGS)
+def test_every_character_that_is_not_blank_is_in_a_passage(document: Document, chunking: Chunking) -> None:
+    covered = set(range(document.start))
+    for passage in chunk(document, chunking):
         covered.update(range(passage.start, passage.end))
-    assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
+    assert all(document.text[i].isspace() for i in range(len(document.text)) if i not in covered)
 
 
-@given(TEXTS, CHUNKINGS)
-def test_no_passage_is_longer_than_the_size(text: str, chunking: Chunking) -> None:
-    assert all(len(passage.text) <= chunking.size for passage in split(text, chunking))
+@given(documents(), CHUNKINGS)
+def test_no_passage_is_longer_than_the_size(document: Document, chunking: Chunking) -> None:
+    assert all(len(passage.text) <= chunking.size for passage in chunk(document, chunking))
 
 
-@given(TEXTS, CHUNKINGS)
-def test_passages_go_on_through_the_text_and_repeat_no_more_than_the_overlap(text: str, chunking: Chunking) -> None:
-    passages = split(text, chunking)
-    for before, after in pairwise(passages):
+@given(documents(), CHUNKINGS)
+def test_passages_go_on_through_the_text_and_repeat_no_more_than_the_overlap(
+    document: Document, chunking: Chunking
+) -> None:
+    for before, after in pairwise(chunk(document, chunking)):
         assert before.start < after.start
         assert before.end < after.end
         assert before.end - after.start <= chunking.overlap
+
+
+@given(documents(), CHUNKINGS)
+def test_no_passage_spans_two_headings_of_an_outline(document: Document, chunking: Chunking) -> None:
+    if document.structure == "prose":
+        for passage in chunk(document, chunking):
+            assert not any(passage.start < heading.start < passage.end for heading in document.outline)
+
+
+def test_an_outline_gives_the_headings() -> None:
+    text = "Before. One. Two. Three. Four."
+    at = text.index
+    outline = (
+        Heading(at("One"), 1, "A"),
+        Heading(at("Two"), 2, "B"),
+        Heading(at("Three"), 2, ""),
+        Heading(at("Four"), 1, "C"),
+    )
+    for structure, expected in (
+        ("prose", [("", "Before."), ("A", "One."), ("A > B", "Two."), ("A", "Three."), ("C", "Four.")]),
+        ("code", [("", "Before."), ("A", "One. Two. Three."), ("C", "Four.")]),
+    ):
+        passages = chunk(Document("a", text, structure=structure, outline=outline))
+        assert [(passage.heading, passage.text) for passage in passages] == expected
+
+
+def test_a_record_is_not_split_at_its_sentences() -> None:
+    records = [f"name: bolt {i}\nnote: It is short. It is thick. It is red." for i in range(20)]
+    passages = list(chunk(Document("a.csv", "\n\n".join(records), structure="records"), Chunking(150, 40)))
+    assert [record for passage in passages for record in passage.text.split("\n\n")] == records
 
 
 def test_a_passage_knows_the_headings_above_it_and_never_spans_two_sections() -> None:

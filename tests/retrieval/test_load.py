@@ -125,7 +125,7 @@ def test_a_pdf_that_is_only_forbidden_to_print_is_read(tmp_path: Path) -> None:
         ("a.pdf", b"%PDF-1.4 broken", "cannot be read as PDF"),
         ("a.pdf", pdf("x")[:200], "cannot be read as PDF"),
         ("a.pdf", pdf(""), "a scan"),
-        ("a.docx", b"PK", "files of the kind '.docx' are not read; known are .md"),
+        ("a.png", b"PNG", "files of the kind '.png' are not read; known are .md"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, name: str, data: bytes, says: str) -> None:
