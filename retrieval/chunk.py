@@ -68,7 +68,7 @@ class _Block(NamedTuple):
 
 
 class _Section(NamedTuple):
-    """The blocks from one heading to the next; headings with nothing between them begin one section."""
+    """The blocks from one heading to the next; a heading right above a deeper one begins its section."""
 
     heading: str
     blocks: list[_Block]
@@ -127,7 +127,7 @@ def _headed(blocks: Iterable[_Block]) -> Iterator[_Section]:
     held: list[_Block] = []
     for block in blocks:
         if block.kind == "heading":
-            if held and held[-1].kind != "heading":
+            if held and (held[-1].kind != "heading" or held[-1].level >= block.level):
                 yield _Section(" > ".join(heading.title for heading in above), held)
                 held = []
             above = [*(heading for heading in above if heading.level < block.level), block]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from trackbed.retrieval.errors import FormatError
-from trackbed.retrieval.markup import read_html
+from trackbed.retrieval.markup import parsed, read_html
 from trackbed.retrieval.package import MAX_XML, open_package, unpacked
 from trackbed.retrieval.text import decode, joined, stem, valid
 from trackbed.retrieval.types import Document
@@ -29,11 +29,11 @@ CHAPTERS = {"application/xhtml+xml", "text/html", "application/x-dtbook+xml"}
 def read_epub(data: bytes, source: str) -> Document:
     """A book as Markdown."""
     with open_package(data, CONTAINER) as package:
-        if ENCRYPTION in package.namelist() and _locked(_parsed(package, ENCRYPTION)):
+        if ENCRYPTION in package.namelist() and _locked(_part(package, ENCRYPTION)):
             raise FormatError("encrypted by digital rights management")
-        root = _parsed(package, CONTAINER).find("rootfile")
+        root = _part(package, CONTAINER).find("rootfile")
         path = str(root.get("full-path") or "") if root else ""
-        book = _parsed(package, path)
+        book = _part(package, path)
         text = valid(joined(_chapters(package, book, posixpath.dirname(path))))
     said = {name: _said(book, tag) for tag, name in SAID.items()}
     title = said.pop("title")
@@ -63,11 +63,9 @@ def _locked(encryption: "BeautifulSoup") -> bool:
     return not methods <= FONTS_ONLY or not methods
 
 
-def _parsed(package: zipfile.ZipFile, name: str) -> "BeautifulSoup":
-    """A part of the package's own. The HTML parser reads it as well, and knows no entities that a file declares."""
-    from bs4 import BeautifulSoup
-
-    return BeautifulSoup(decode(unpacked(package, name)), "html.parser")
+def _part(package: zipfile.ZipFile, name: str) -> "BeautifulSoup":
+    """A part of the package's own. The HTML parser reads it as well."""
+    return parsed(decode(unpacked(package, name)))
 
 
 def _all(soup: "BeautifulSoup", name: str) -> "list[Tag]":

@@ -1,5 +1,6 @@
 """HTML as a reader of the page sees it, in Markdown. Nothing here knows files or what HTML came in."""
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,16 +25,24 @@ class Page(NamedTuple):
 
 def read_html(data: bytes) -> Page:
     """The page, decoded as it declares. What is hidden, or only leads around the site, is left out."""
-    from bs4 import BeautifulSoup
     from bs4.dammit import EncodingDetector
 
     declared = EncodingDetector.find_declared_encoding(data, is_html=True)
     try:
-        soup = BeautifulSoup(decode(data, declared), "html.parser")
+        soup = parsed(decode(data, declared))
         title = " ".join(soup.title.get_text().split()) if soup.title else ""
         return Page(title, _tidy(joined(_flatten(soup.body or soup))), _metadata(soup))
     except RecursionError:
         raise FormatError("its elements are nested too deeply") from None
+
+
+def parsed(text: str) -> "BeautifulSoup":
+    """The elements of HTML, or of simple XML: names are in small letters, and no entities are known but HTML's."""
+    from bs4 import BeautifulSoup
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it may be XML, or no markup at all
+        return BeautifulSoup(text, "html.parser")
 
 
 def _metadata(soup: "BeautifulSoup") -> dict[str, str]:

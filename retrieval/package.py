@@ -10,7 +10,8 @@ import zipfile
 import zlib
 
 from trackbed.retrieval.errors import FormatError
-from trackbed.retrieval.text import OLE, looks_like
+from trackbed.retrieval.markup import parsed
+from trackbed.retrieval.text import OLE, decode, looks_like
 
 MAX_MEMBERS = 20_000
 MAX_UNPACKED = 512 * 2**20  # bytes of all members, pictures too
@@ -84,11 +85,9 @@ def check_xml(package: zipfile.ZipFile) -> None:
 
 def properties(package: zipfile.ZipFile) -> dict[str, str]:
     """What an office document says of itself: title, author, dates and the like."""
-    from bs4 import BeautifulSoup
-
     if CORE not in package.namelist():
         return {}
-    soup = BeautifulSoup(unpacked(package, CORE)[: 2**16], "html.parser")
+    soup = parsed(decode(unpacked(package, CORE)[: 2**16]))
     found = {name: soup.find(tag) for tag, name in PROPERTIES.items()}
     said = {name: " ".join(tag.get_text().split()) for name, tag in found.items() if tag}
     return {name: value for name, value in said.items() if value}

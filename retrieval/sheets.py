@@ -17,7 +17,7 @@ from trackbed.retrieval.text import joined, stem, valid
 from trackbed.retrieval.types import Document
 
 MAX_ROWS = 2**20  # of a sheet; Excel has no more
-MAX_CELLS = 20_000_000  # of a file, empty ones before a row's last counted
+MAX_CELLS = 5_000_000  # of a file, empty ones before a row's last counted
 
 
 def read_sheets(data: bytes, source: str) -> Document:
