@@ -16,6 +16,10 @@ class IndexMismatch(RetrievalError):
 class DocumentUnreadable(RetrievalError):
     """A file is broken, encrypted, empty or of a kind that is not read; the message names it."""
 
+    def __init__(self, message: str, source: str = "") -> None:
+        super().__init__(message)
+        self.source = source  # of the document that it would be; empty where it is none, such as a folder
+
 
 class FormatError(RetrievalError):
     """What is wrong with a file's content, told by a reader that does not know the file's name."""

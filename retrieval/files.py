@@ -19,27 +19,29 @@ class File(NamedTuple):
     """A file to read, and what describes it: one sidecar, or none; of more it is open which counts."""
 
     path: Path
-    sidecars: tuple[Path, ...] = ()
+    sidecars: tuple[Path, ...]
+    source: str  # its path inside the folder, or its name
 
 
 def files(root: Path) -> Iterator[File | DocumentUnreadable]:
     """The files at and under `root`, in sorted order."""
     if root.is_dir():
-        yield from _walk(root, root.resolve())
+        yield from _walk(root, root)
         return
     try:
         beside = _sidecars(sorted(os.listdir(root.parent)), root.parent)
     except OSError as error:
-        yield DocumentUnreadable(f"{root}: its folder cannot be searched for a sidecar: {error.strerror or error}")
+        why = f"its folder cannot be searched for a sidecar: {error.strerror or error}"
+        yield DocumentUnreadable(f"{root}: {why}", root.name)
         return
     if not _is_sidecar(root.name):
-        yield _file(root, beside, root.parent.resolve())
+        yield _file(root, beside, root.parent)
     elif not _describes(root.name, os.listdir(root.parent)):
         yield _orphan(root)
 
 
 def _walk(folder: Path, root: Path) -> Iterator[File | DocumentUnreadable]:
-    """The files under a folder. `root`, resolved, is what links must stay inside of."""
+    """The files under a folder. `root` is what links must stay inside of."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -52,8 +54,9 @@ def _walk(folder: Path, root: Path) -> Iterator[File | DocumentUnreadable]:
             continue
         found = folder / entry.name
         if entry.is_symlink():
-            if not found.resolve().is_relative_to(root):
-                yield DocumentUnreadable(f"{found}: a link that leads out of the folder is not followed")
+            if not found.resolve().is_relative_to(root.resolve()):
+                why = "a link that leads out of the folder is not followed"
+                yield DocumentUnreadable(f"{found}: {why}", found.relative_to(root).as_posix())
                 continue
             if not found.is_file():  # a folder inside is walked under its own name
                 continue
@@ -68,16 +71,19 @@ def _walk(folder: Path, root: Path) -> Iterator[File | DocumentUnreadable]:
 
 def _file(path: Path, beside: Mapping[str, Sequence[Path]], root: Path) -> File | DocumentUnreadable:
     """The file with its sidecars: those beside it, and those beside what it is a link to."""
+    source = path.relative_to(root).as_posix()
     found = list(_of(path.name, beside))
     if path.is_symlink():
         target = path.resolve()
         try:
             found += _of(target.name, _sidecars(sorted(os.listdir(target.parent)), target.parent))
         except OSError as error:
-            return DocumentUnreadable(f"{path}: {target.parent} cannot be searched for a sidecar: {error.strerror}")
-    if any(not sidecar.resolve().is_relative_to(root) for sidecar in found if sidecar.is_symlink()):
-        return DocumentUnreadable(f"{path}: its sidecar is a link that leads out of the folder, which is not followed")
-    return File(path, tuple({sidecar.resolve(): sidecar for sidecar in found}.values()))
+            why = f"{target.parent} cannot be searched for a sidecar: {error.strerror or error}"
+            return DocumentUnreadable(f"{path}: {why}", source)
+    if any(not sidecar.resolve().is_relative_to(root.resolve()) for sidecar in found if sidecar.is_symlink()):
+        why = "its sidecar is a link that leads out of the folder, which is not followed"
+        return DocumentUnreadable(f"{path}: {why}", source)
+    return File(path, tuple({sidecar.resolve(): sidecar for sidecar in found}.values()), source)
 
 
 def _of(name: str, beside: Mapping[str, Sequence[Path]]) -> list[Path]:

@@ -14,6 +14,7 @@ from trackbed.retrieval.code import read_code, read_settings
 from trackbed.retrieval.epub import read_epub
 from trackbed.retrieval.errors import DocumentUnreadable, FormatError
 from trackbed.retrieval.files import File, files
+from trackbed.retrieval.isolated import Isolated
 from trackbed.retrieval.markup import read_html
 from trackbed.retrieval.metadata import front_matter, merged, parse, titled
 from trackbed.retrieval.pdf import read_pdf
@@ -36,57 +37,60 @@ def load(paths: Iterable[Path]) -> Iterator[Document | DocumentUnreadable]:
     """
     seen: set[Path] = set()
     sources: set[str] = set()
-    for root in paths:
-        if not root.exists():
-            raise DocumentUnreadable(f"{root}: there is no such file or folder")
-        for file in files(root):
-            if isinstance(file, DocumentUnreadable):
-                yield file
-                continue
-            path = file.path
-            if path.resolve() in seen:
-                continue
-            seen.add(path.resolve())
-            source = path.name if path == root else path.relative_to(root).as_posix()
-            if source in sources:
-                yield DocumentUnreadable(f"{path}: another document is called {source!r}; ingest the folder above both")
-                continue
-            sources.add(source)
-            try:
-                yield _read(file, source)
-            except DocumentUnreadable as error:
-                yield error
+    with Isolated() as isolated:
+        for root in paths:
+            if not root.exists():
+                raise DocumentUnreadable(f"{root}: there is no such file or folder")
+            for file in files(root):
+                if isinstance(file, DocumentUnreadable):
+                    yield file
+                    continue
+                path, _, source = file
+                if path.resolve() in seen:
+                    continue
+                seen.add(path.resolve())
+                if source in sources:
+                    clash = f"{path}: another document is called {source!r}; ingest the folder above both"
+                    yield DocumentUnreadable(clash, source)
+                    continue
+                sources.add(source)
+                try:
+                    yield read(file, isolated.read if path.suffix.lower() in ISOLATED else read_content)
+                except DocumentUnreadable as error:
+                    yield error
 
 
-def _read(file: File, source: str) -> Document:
+def read_content(path: Path, source: str) -> Document:
+    """What the file holds, read in this process. Raises FormatError, OSError, and what else a file can bring about."""
+    return LOADERS[path.suffix.lower()](path.read_bytes(), source)
+
+
+def read(file: File, content: Callable[[Path, str], Document] = read_content) -> Document:
     """One file as a document. Raises DocumentUnreadable, which names the file and what is wrong with it."""
-    path = file.path
-    reader = LOADERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(LOADERS)
-        raise DocumentUnreadable(
-            f"{path}: files of the kind {path.suffix or path.name!r} are not read; known are {known}"
-        )
+    path, _, source = file
     try:
+        if path.suffix.lower() not in LOADERS:
+            kind = path.suffix or path.name
+            raise FormatError(f"files of the kind {kind!r} are not read; known are {', '.join(LOADERS)}")
         beside = _beside(file)
         if not path.is_file():
-            raise DocumentUnreadable(f"{path}: not a plain file")
+            raise FormatError("not a plain file")
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise DocumentUnreadable(f"{path}: {size} bytes, and at most {MAX_BYTES} are read; split it")
-        document = reader(path.read_bytes(), source)
+            raise FormatError(f"{size} bytes, and at most {MAX_BYTES} are read; split it")
+        document = content(path, source)
         metadata = merged(document.metadata, beside)
+        if not document.text[document.start :].strip():
+            raise FormatError("holds no text")
+        if len(document.text) > MAX_CHARACTERS:
+            raise FormatError(f"its text has more than {MAX_CHARACTERS} characters; split it")
     except OSError as error:
-        raise DocumentUnreadable(f"{path}: {error.strerror or error}") from error
+        raise DocumentUnreadable(f"{path}: {error.strerror or error}", source) from error
     except FormatError as error:
-        raise DocumentUnreadable(f"{path}: {error}") from error
+        raise DocumentUnreadable(f"{path}: {error}", source) from error
     except MemoryError as error:
-        raise DocumentUnreadable(f"{path}: needs more memory than there is; split it") from error
+        raise DocumentUnreadable(f"{path}: needs more memory than there is; split it", source) from error
     except RecursionError as error:
-        raise DocumentUnreadable(f"{path}: nested too deeply") from error
-    if not document.text[document.start :].strip():
-        raise DocumentUnreadable(f"{path}: holds no text")
-    if len(document.text) > MAX_CHARACTERS:
-        raise DocumentUnreadable(f"{path}: its text has more than {MAX_CHARACTERS} characters; split it")
+        raise DocumentUnreadable(f"{path}: nested too deeply", source) from error
     title = titled(metadata, document.title)
     return replace(document, title=title, metadata={key: one for key, one in metadata.items() if key != "title"})
 
@@ -164,3 +168,6 @@ LOADERS: Mapping[str, Callable[[bytes, str], Document]] = {
     **dict.fromkeys(CODE, read_code),
     **dict.fromkeys(SETTINGS, read_settings),
 }
+
+# What a library reads that may loop, crash, or use up memory over a file that is made to.
+ISOLATED = frozenset({".html", ".htm", ".pdf", ".docx", ".pptx", ".xlsx", ".xlsm", ".epub", ".py", ".pyi"})

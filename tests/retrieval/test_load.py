@@ -5,7 +5,8 @@ import pytest
 from pypdf import PdfWriter
 
 from trackbed.retrieval.errors import DocumentUnreadable
-from trackbed.retrieval.load import MAX_BYTES, load
+from trackbed.retrieval.files import File, files
+from trackbed.retrieval.load import MAX_BYTES, load, read
 from trackbed.retrieval.types import Document
 
 
@@ -32,16 +33,19 @@ def pdf(*pages: str) -> bytes:
 
 
 def one(path: Path) -> Document:
-    [document] = load([path])
-    assert isinstance(document, Document), document
-    return document
+    """The document of a file, read in this process."""
+    [file] = files(path)
+    assert isinstance(file, File), file
+    return read(file)
 
 
 def refused(path: Path) -> str:
-    [error] = load([path])
-    assert isinstance(error, DocumentUnreadable), error
-    assert str(path) in str(error)
-    return str(error)
+    """Why a file is not read."""
+    with pytest.raises(DocumentUnreadable) as caught:
+        one(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.source == path.name
+    return str(caught.value)
 
 
 def test_markdown_is_its_raw_text_so_that_offsets_are_offsets_in_the_file(tmp_path: Path) -> None:
