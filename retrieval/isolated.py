@@ -8,6 +8,7 @@ itself is retrieval/worker.py. Nothing here knows formats.
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -17,9 +18,13 @@ from types import TracebackType
 from trackbed.retrieval.errors import FormatError
 from trackbed.retrieval.types import Document
 
-SECONDS = 120.0  # for one file
+SECONDS = 900.0  # for one file on a busy machine; the worker bounds its processor time, too
 MAX_REPLY = 2**28  # bytes; a text of MAX_CHARACTERS has fewer
 CHUNK = 2**20
+ENDINGS = {
+    -signal.SIGXCPU: "takes too long to be read; split it",
+    -signal.SIGKILL: "its reader was ended by the system, as one that uses too much memory is; split it",
+}
 
 
 class Isolated:
@@ -66,7 +71,8 @@ class Isolated:
             part = os.read(worker.stdout.fileno(), CHUNK)
             length += len(part)
             if not part or length > MAX_REPLY:
-                raise FormatError("its reader came to an end that it should not; the file may be made to do that")
+                worker.kill()  # where it has not ended
+                raise FormatError(ENDINGS.get(worker.wait(), "makes its reader crash; it may be made to do that"))
             parts.append(part)
         return b"".join(parts)
 

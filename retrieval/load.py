@@ -71,12 +71,15 @@ def read(file: File, content: Callable[[Path, str], Document] = read_content) ->
     try:
         if path.suffix.lower() not in LOADERS:
             kind = path.suffix or path.name
-            raise FormatError(f"files of the kind {kind!r} are not read; known are {', '.join(LOADERS)}")
+            known = ", ".join(suffix for suffix in LOADERS if suffix not in (*CODE, *SETTINGS))
+            raise FormatError(f"files of the kind {kind!r} are not read; known are {known} and source code")
         beside = _beside(file)
         if not path.is_file():
             raise FormatError("not a plain file")
         if (size := path.stat().st_size) > MAX_BYTES:
             raise FormatError(f"{size} bytes, and at most {MAX_BYTES} are read; split it")
+        if not size:
+            raise FormatError("holds no text")
         document = content(path, source)
         metadata = merged(document.metadata, beside)
         if not document.text[document.start :].strip():

@@ -54,7 +54,7 @@ def _metadata(soup: "BeautifulSoup") -> dict[str, str]:
     return said
 
 
-DROPPED = frozenset({"script", "style", "noscript", "template", "svg", "nav", "head", "iframe", "object"})
+DROPPED = frozenset({"script", "style", "noscript", "template", "svg", "nav", "head", "title", "iframe", "object"})
 BLOCKS = frozenset(
     {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl", "dt", "dd", "table"}
     | {"blockquote", "figure", "figcaption", "form", "fieldset", "details", "summary", "address", "hr"}

@@ -45,6 +45,7 @@ class _Style(NamedTuple):
     """What a style makes of its paragraphs."""
 
     level: int = 0  # of a heading; 0: it is none
+    title: bool = False  # of the whole document: all headings are below it
     list: str = ""  # the number of the list that they belong to
     depth: int = 0  # in that list
     contents: bool = False  # a line of the table of contents
@@ -58,6 +59,7 @@ class _Body:
         self.lists = lists  # by number and depth: is it numbered, and from what number on
         self.counted: dict[tuple[str, int], int] = {}
         self.in_list = False
+        self.titled = False  # a title has been seen
 
     def blocks(self, parent: Any) -> Iterator[str]:
         """Each paragraph and table, as Markdown, with its line ends."""
@@ -75,13 +77,15 @@ class _Body:
         boxes: list[Any] = []
         text = "".join(_words(node, boxes))
         style = self._style(node)
+        level = 1 if style.title else style.level + self.titled if style.level else 0
+        self.titled = self.titled or style.title
         if text.strip() and not style.contents:
-            if style.list and not style.level:
+            if style.list and not level:
                 self.in_list = True
                 yield markdown.item(style.depth, self._mark(style), text) + "\n"
             else:
                 yield from self._rest()
-                yield (markdown.heading(style.level, text) if style.level else markdown.plain(text.strip())) + "\n\n"
+                yield (markdown.heading(level, text) if level else markdown.plain(text.strip())) + "\n\n"
         for box in boxes:
             yield from self.blocks(box)
 
@@ -165,7 +169,7 @@ def _styles(opened: Any) -> dict[str, _Style]:
             if kind == "heading" and number.isdigit():
                 style = style._replace(level=int(number))
             elif called == "title":
-                style = style._replace(level=1)
+                style = style._replace(title=True)
             elif kind == "toc" or called == "toc heading":
                 style = style._replace(contents=True)
             style = _direct(node.find(f"{W}pPr"), style)

@@ -14,7 +14,7 @@ from trackbed.retrieval.errors import FormatError
 from trackbed.retrieval.types import Document
 
 MEMORY = 3 * 2**30  # bytes beside what it begins with
-SECONDS = 600  # of processor time for one file
+SECONDS = 300  # of processor time for one file
 
 
 class Job(BaseModel):

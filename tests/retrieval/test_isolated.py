@@ -51,15 +51,25 @@ def test_a_file_that_takes_too_long_is_named_and_the_next_is_read(tmp_path: Path
         assert isolated.read(tmp_path / "a.html", "a.html").text == "Text\n"
 
 
-def test_a_reader_that_crashes_is_an_error_of_the_file_and_the_next_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ending", "says"),
+    [
+        (signal.SIGSEGV, "makes its reader crash"),
+        (signal.SIGXCPU, "takes too long"),
+        (signal.SIGKILL, "too much memory"),
+    ],
+)
+def test_a_reader_that_crashes_is_an_error_of_the_file_and_the_next_is_read(
+    tmp_path: Path, ending: signal.Signals, says: str
+) -> None:
     os.mkfifo(tmp_path / "endless.html")
     (tmp_path / "a.html").write_text("<p>Text")
     with Isolated() as isolated:
         isolated.read(tmp_path / "a.html", "a.html")
         assert isolated._worker is not None
-        crash = threading.Timer(0.2, os.kill, (isolated._worker.pid, signal.SIGSEGV))
+        crash = threading.Timer(0.1, os.kill, (isolated._worker.pid, ending))
         crash.start()
-        with pytest.raises(FormatError, match="came to an end that it should not"):
+        with pytest.raises(FormatError, match=says):
             isolated.read(tmp_path / "endless.html", "endless.html")
         crash.join()
         assert isolated.read(tmp_path / "a.html", "a.html").text == "Text\n"

@@ -65,7 +65,8 @@ def says(path: Path, data: bytes) -> str:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "no zip package"),
+        (b"", "holds no text"),
+        (b"text", "no zip package"),
         (b"PK\x03\x04broken", "a broken zip package"),
         (pdf("Text"), "no zip package: it begins like a PDF file"),
         (OLE + ENCRYPTED, "encrypted with a password"),
@@ -73,7 +74,7 @@ def says(path: Path, data: bytes) -> str:
         (packed({"a.txt": b"text"}), "a zip package without"),
         (packed({str(i): b"" for i in range(MAX_MEMBERS + 1)}), "a package of more than"),
     ],
-    ids=["empty", "broken", "pdf", "locked", "old", "zip", "members"],
+    ids=["empty", "text", "broken", "pdf", "locked", "old", "zip", "members"],
 )
 def test_what_is_no_package_of_its_kind_is_named(tmp_path: Path, suffix: str, data: bytes, why: str) -> None:
     assert why in says(tmp_path / f"a{suffix}", data)

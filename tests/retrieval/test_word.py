@@ -49,10 +49,14 @@ def test_headings_lists_and_tables_become_markdown_in_their_order(tmp_path: Path
     found = one(saved(document, tmp_path / "a.docx"))
     assert found.title == "The handbook"
     assert found.text == (
-        "# The handbook\n\nIt says much.\n\n# Prices\n\n- bolts\n- small ones\n1. first\n2. second\n\n"
-        "| Size | a \\| b |\n| 1 | 2 € |\n\n## Sizes\n\n\\# not a heading\nand a second line\n\n"
+        "# The handbook\n\nIt says much.\n\n## Prices\n\n- bolts\n- small ones\n1. first\n2. second\n\n"
+        "| Size | a \\| b |\n| 1 | 2 € |\n\n### Sizes\n\n\\# not a heading\nand a second line\n\n"
     )
-    assert [passage.heading for passage in chunk(found)] == ["The handbook", "Prices", "Prices > Sizes"]
+    assert [passage.heading for passage in chunk(found)] == [
+        "The handbook",
+        "The handbook > Prices",
+        "The handbook > Prices > Sizes",
+    ]
 
 
 def test_a_passage_is_a_stretch_of_the_text_and_holds_whole_rows(tmp_path: Path) -> None:
