@@ -48,8 +48,9 @@ class Passage:
     end: int
     score: float = 0.0  # cosine similarity to the query, -1 to 1; 0 before a search
     heading: str = ""  # the headings above it, "Policies > Rails"
-    page: int | None = None  # counted from 1, for paged formats
+    page: int | None = None  # where it begins, counted from 1, for paged formats
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    pages: tuple[int, ...] = ()  # where in the document later pages begin that it reaches into
 
 
 class AnyOf(NamedTuple):
