@@ -85,7 +85,9 @@ def notes(reply: Reply) -> RenderableType:
     grid.add_row("rails", Text(" · ").join([*(Text(words, COLOURS[action]) for words, action in seen), Text(rest)]))
     for cited in reply.citations:
         quoted = shorten(plain(cited.quote), QUOTED, placeholder=" …")
-        grid.add_row(f"[{cited.n}]", Text.assemble((plain(cited.source), "cyan"), "  ", (f"“{quoted}”", "dim")))
+        place = [plain(cited.source)] + ([f"page {cited.page}"] if cited.page is not None else [])
+        place += [plain(cited.heading)] if cited.heading else []
+        grid.add_row(f"[{cited.n}]", Text.assemble((", ".join(place), "cyan"), "  ", (f"“{quoted}”", "dim")))
     if not reply.citations:
         grid.add_row("sources", Text("no passage stands behind this", "dim"))
     return grid

@@ -91,6 +91,7 @@ def reply_json(reply: Reply) -> Json:
         "text": reply.text,
         "verdict": verdict_json(reply.verdict),
         "citations": [asdict(citation) for citation in reply.citations],
+        "claims": [asdict(claim) for claim in reply.claims],
         "trace": trace_json(reply.trace),
         "usage": usage_json(reply.trace),
     }
@@ -129,5 +130,5 @@ def completion_json(reply: Reply, *, id: str, created: int, model: str) -> Json:
         "model": model,
         "choices": [choice],
         "usage": whole["usage"],
-        "trackbed": {key: whole[key] for key in ("verdict", "citations", "trace")},
+        "trackbed": {key: whole[key] for key in ("verdict", "citations", "claims", "trace")},
     }

@@ -1,183 +1,192 @@
-"""Tie the sentences of an answer to the passages behind them, or answer with the passages' own sentences.
+"""Tie the sentences of an answer to the passages behind them, claim by claim.
 
-`[n]` in a draft means passage n of the prompt. In the reply it means citation n, and stands only where a
-passage supports the sentence.
+`[n]` in a draft means passage n of the prompt. In the reply it means citation n, and stands only where a passage
+supports the sentence. This file decides where marks stand, which numbers they have, and what is left out where each
+sentence needs one. What supports a sentence is `evidence.py`'s business.
 """
 
-import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from trackbed.rails.sentences import FENCE, Sentence, content, sentences
-from trackbed.rails.support import Support, coverage, support
-from trackbed.rails.types import Citation
+from trackbed.rails.evidence import evidence, spoken
+from trackbed.rails.marks import CODE, MARK, code_begins, decided, unmarked
+from trackbed.rails.outline import PARAGRAPH, Part, empty, kept, outline
+from trackbed.rails.sentences import Sentence, content, sentences
+from trackbed.rails.support import Support
+from trackbed.rails.types import Citation, Cite, Claim
 from trackbed.retrieval.types import Passage
 
-_NUMBERS = r"(?:\[\s?\d{1,3}(?:\s?[,;]\s?\d{1,3}){0,9}\s?\]){1,9}(?!\()"  # not before (: that is a link
-MARK = re.compile(rf"^{_NUMBERS}[ \t]{{1,3}}|[ \t]{{0,3}}{_NUMBERS}", re.MULTILINE)
-# In code `[1]` is an index: a fenced block, or a stretch of a line between backticks.
-CODE = re.compile(r"^ {0,3}(?:```|~~~)(?s:.*?)(?:\n {0,3}(?:```|~~~)|\Z)|`[^`\n]*`", re.MULTILINE)
-CODE_OR_MARK = re.compile(rf"(?P<code>{CODE.pattern})|{MARK.pattern}", re.MULTILINE)
-MARKED, UNMARKED = 0.5, 0.75  # how far a passage must support a sentence that has a mark, and one that has none
-QUOTED = 320  # characters of a quotation of two sentences, at most
-ANSWERABLE = 0.6  # the share of a question's content words that the passages must have for a quotation
+__all__ = ["CODE", "MARK", "Cited", "cite", "cited_beginning"]
+
+FOREIGN = 2  # content words that no passage has, in what only leads to something else or asks
+LEAD = 3  # content words from which on what leads to something else may claim something itself
 
 
-def cite(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...]]:
-    """The draft with its marks checked, missing ones added and wrong ones dropped, and a citation for each number.
+class Cited(NamedTuple):
+    """An answer with its marks, and what stands behind them."""
 
-    Neighbouring sentences that rest on one passage share the mark behind the last of them. Numbers follow
-    the order of appearance. A passage that was masked is cited whole, since its offsets no longer hold.
+    text: str
+    citations: tuple[Citation, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    left_out: int = 0  # sentences, or whole quotations, that nothing supports
+    whole: bool = True  # nothing is left out, nor of what claims nothing
+
+
+def cite(draft: str, passages: Sequence[Passage], how: Cite = "when_possible") -> Cited:
+    """The draft with its marks checked, missing ones added and wrong ones corrected, and a citation for each number.
+
+    Numbers follow the order of appearance; the same span keeps its number. A passage that was masked is cited
+    whole, since its offsets no longer hold. With `required`, what no passage supports is left out, and what claims
+    nothing stays only beside something that is supported; with `none`, the draft only loses its marks.
     """
     text, marks = unmarked(draft)
-    return _marked(text, _runs(text, sentences(text), marks, passages), passages)
+    if how == "none":
+        return Cited(text.strip())
+    parts = outline(text)
+    return _Writer(text, marks, passages, how).written(parts, whole=True)
 
 
-def cited_beginning(draft: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...]]:
+def cited_beginning(draft: str, passages: Sequence[Passage], how: Cite = "when_possible") -> Cited:
     """As much of what `cite` gives as is settled, however the draft goes on: a beginning, and its citations.
 
-    A sentence is settled when the next one has begun; the mark of the last one, when it is known to be the
-    last that rests on its passage.
+    A sentence is settled when the next one has begun, and those of one quotation are together; with `required`,
+    what claims nothing is settled when it is known whether what it stands with is supported.
     """
-    text, marks = unmarked(draft)
-    said = [s for s in sentences(text)[:-1] if s.end <= _undecided(text)]
-    while said and not text[said[-1].end :].lstrip()[:1].isalpha():  # what follows may yet become a mark
-        said.pop()
+    text, marks = unmarked(decided(draft))
+    said = sentences(text)
     if not said:
-        return "", ()
-    runs = _runs(text, said, marks, passages)
-    if runs and runs[-1].end >= said[-1].end:  # the next sentence may rest on the same passage
-        runs.pop()
-    return _marked(text[: said[-1].end], runs, passages)
+        return Cited("")
+    parts, reach = outline(text), code_begins(text)
+    last = next(i for i, part in enumerate(parts) if part.end >= said[-1].end)
+    settled = next((i for i in range(last) if parts[i].end > reach), last)
+    if how == "none":
+        return Cited(text[: parts[settled - 1].end].lstrip() if settled else "")
+    return _Writer(text, marks, passages, how).written(parts[:settled], whole=False)
 
 
-def quote(question: str, passages: Sequence[Passage]) -> str | None:
-    """An answer in the passages' own words and in quotation marks: the best sentence for the question, and the next.
+@dataclass(slots=True)
+class _Writer:
+    """Puts an answer together, part by part."""
 
-    None where the passages do not speak of what is asked.
-    """
-    if coverage(question, (f"{p.heading}\n{p.text}" for p in passages)) < ANSWERABLE:
-        return None
-    asked = _words(question)
-    best, best_score = "", 0.0
-    for passage in passages:
-        heading = _words(passage.heading.rsplit(">", 1)[-1])
-        under = len(asked & heading) / max(len(asked | heading), 1)
-        said = sentences(passage.text)
-        for place, sentence in enumerate(said):
-            met = len(asked & (_words(sentence.text) | heading)) / len(asked)
-            score = met + under + passage.score - 0.001 * place
-            if score > best_score:
-                best, best_score = _with_next(passage.text, said, place), score
-    return f"“{' '.join(best.split())}”" if best else None
+    text: str
+    marks: Sequence[tuple[int, int]]
+    passages: Sequence[Passage]
+    how: Cite
+    pieces: list[str] = field(default_factory=list)
+    length: int = 0
+    citations: dict[tuple[str, int, int], Citation] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
 
+    def written(self, parts: Sequence[Part], whole: bool) -> Cited:
+        """The answer as far as it is made of these parts; the text's end too, where it is `whole`."""
+        found = [[self._behind(sentence) for sentence in part.said] for part in parts]
+        stands = [_stands(behind) for behind in found]
+        stays = kept(parts, stands, whole) if self.how == "required" else [True] * len(parts)
+        left_out, gaps = 0, list[str]()
+        for i, (part, behind) in enumerate(zip(parts, found, strict=True)):
+            gaps.append(self.text[parts[i - 1].end if i else 0 : part.start])
+            if stays[i] is None:
+                break
+            if stays[i]:
+                self._add(_between(gaps) if self.length else _first(gaps))
+                self._write(part, behind)
+                gaps = []
+            else:
+                left_out += stands[i] is False
+        else:
+            if whole and (stays[-1] if parts else self.how != "required"):
+                self._add(self.text[parts[-1].end if parts else 0 :])
+        text, complete = "".join(self.pieces).strip(), all(stays) and bool(parts or self.how != "required")
+        return Cited(text, tuple(self.citations.values()), tuple(self.claims), left_out, complete)
 
-class _Run(NamedTuple):
-    """Neighbouring sentences of the draft that one stretch of a passage supports."""
+    def _behind(self, sentence: Sentence) -> tuple[Support, ...] | None:
+        """What supports a sentence; empty where nothing does, None where it claims nothing."""
+        said = content(sentence.text)
+        if not said.stems or empty(sentence.text):
+            return None
+        rest = self.text[sentence.end :]
+        reach = sentence.end + len(rest) - len(rest.lstrip())  # a mark behind the white space belongs to it still
+        named = [n for at, n in self.marks if sentence.start < at <= reach]
+        leads = sentence.text.rstrip("*_ ").endswith(":")
+        if (not leads or len(said.stems) >= LEAD) and (behind := evidence(sentence.text, named, self.passages)):
+            return behind
+        if not (leads or sentence.text.rstrip('*_ "”').endswith("?")):
+            return ()
+        foreign = frozenset(said.stems).difference(*(spoken(p.text, p.heading) for p in self.passages))
+        return () if len(foreign) > FOREIGN or (said.numbers | said.names) & foreign else None
 
-    passage: int
-    start_in: int  # in the passage's text
-    end_in: int
-    end: int  # in the draft
+    def _write(self, part: Part, behind: Sequence[tuple[Support, ...] | None]) -> None:
+        """A part with the marks of its sentences behind it; in a row of a table, in its last cell."""
+        row = self.text.startswith("|", part.start) and self.text.endswith("|", part.start + 1, part.end)
+        end = part.start + len(self.text[part.start : part.end - 1].rstrip()) if row else part.end
+        moved = self.length - part.start
+        numbers = self._numbers([support for supports in behind for support in supports or ()])
+        self._add(self.text[part.start : end])
+        if numbers:
+            self._add(" " + "".join(f"[{n}]" for n in sorted(set(numbers.values()))))
+        self._add(self.text[end : part.end])
+        for sentence, supports in zip(part.said, behind, strict=True):
+            if supports is not None:
+                cited = tuple(sorted({numbers[support] for support in supports}))
+                score = min((support.score for support in supports), default=0.0)
+                stop = self.length if row else moved + sentence.end
+                self.claims.append(Claim(moved + sentence.start, stop, cited, round(score, 4)))
 
+    def _numbers(self, supports: Sequence[Support]) -> dict[Support, int]:
+        """The number of the citation for each support; neighbours in a passage have one together."""
+        joined: dict[Support, list[Support]] = {}
+        for support in dict.fromkeys(sorted(supports, key=lambda s: (s.passage, s.start, s.end))):
+            last = next(reversed(joined.values()), [])
+            if last and self._touch(last, support):
+                last.append(support)
+            joined[support] = last if support in last else [support]
+        return {support: self._cited(joined[support]) for support in supports}
 
-def _runs(
-    text: str, said: Sequence[Sentence], marks: Sequence[tuple[int, int]], passages: Sequence[Passage]
-) -> list[_Run]:
-    """The sentences that passages support, neighbours on the same passage together."""
-    code = [match.span() for match in CODE.finditer(text)]
-    runs: list[_Run] = []
-    for sentence in said:
-        named = [n for at, n in marks if sentence.start < at <= _reach(text, sentence)]
-        found = _best(sentence.text, named, passages)
-        if found is None:
-            continue
-        # A sentence can end inside code, and a mark cannot stand there.
-        end = next((end for begin, end in code if begin < sentence.end < end), sentence.end)
-        if runs and runs[-1].passage == found.passage and not text[runs[-1].end : sentence.start].strip():
-            run = runs.pop()
-            found = found._replace(start=min(run.start_in, found.start), end=max(run.end_in, found.end))
-        runs.append(_Run(found.passage, found.start, found.end, end))
-    return runs
+    def _touch(self, last: Sequence[Support], following: Support) -> bool:
+        """Whether one stretch of a passage goes on where others end."""
+        reach = max(support.end for support in last)
+        text = self.passages[following.passage].text
+        return last[0].passage == following.passage and not text[reach : following.start].strip()
 
-
-def _undecided(text: str) -> int:
-    """Where begins what a later backtick or fence could still make code of."""
-    line = text.rpartition("\n")[2]
-    fences = sum(1 for row in text.splitlines() if FENCE.match(row))
-    if fences % 2:
-        return max((m.start() for m in re.finditer(r"^ {0,3}(?:```|~~~)", text, re.MULTILINE)), default=len(text))
-    return len(text) - len(line) + line.index("`") if "`" in line else len(text)
-
-
-def unmarked(draft: str) -> tuple[str, list[tuple[int, int]]]:
-    """The draft without its marks, and each mark's place in what is left with its number; code stays as it is."""
-    left, marks = _taken_out(draft)
-    while (again := _taken_out(left))[1]:  # `[1[2]]`: a mark around a mark means nothing
-        left, nested = again
-        marks = [mark for mark in marks if mark[0] < nested[0][0]]
-    return left, marks
-
-
-def _taken_out(draft: str) -> tuple[str, list[tuple[int, int]]]:
-    pieces, marks, at, length = [], [], 0, 0
-    for match in CODE_OR_MARK.finditer(draft):
-        if match["code"]:
-            continue
-        pieces.append(draft[at : match.start()])
-        length += match.start() - at
-        at = match.end()
-        marks += [(length, int(number)) for number in re.findall(r"\d+", match.group())]
-    return "".join(pieces) + draft[at:], marks
-
-
-def _reach(text: str, sentence: Sentence) -> int:
-    """How far behind the sentence a mark still belongs to it: to its end, and the white space after it."""
-    rest = text[sentence.end :]
-    return sentence.end + len(rest) - len(rest.lstrip())
-
-
-def _best(claim: str, named: Sequence[int], passages: Sequence[Passage]) -> Support | None:
-    """The support of a sentence: from a passage that its marks name, else from any; None where there is too little."""
-    for n in dict.fromkeys(named):
-        if 1 <= n <= len(passages):
-            found = support(claim, [passages[n - 1]])
-            if found.score >= MARKED:
-                return found._replace(passage=n - 1)
-    found = support(claim, passages)
-    return found if found.score >= (MARKED if named else UNMARKED) else None
-
-
-def _marked(text: str, runs: Sequence[_Run], passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...]]:
-    """The text with a mark behind each run."""
-    citations: dict[tuple[str, int, int], Citation] = {}
-    pieces, at = [], 0
-    for run in runs:
-        passage = passages[run.passage]
-        start, end, said = (
-            passage.start + run.start_in,
-            passage.start + run.end_in,
-            passage.text[run.start_in : run.end_in],
-        )
+    def _cited(self, supports: Sequence[Support]) -> int:
+        """The number of the citation of one stretch of a passage."""
+        passage = self.passages[supports[0].passage]
+        begins, ends = min(s.start for s in supports), max(s.end for s in supports)
+        start, end, quote = passage.start + begins, passage.start + ends, passage.text[begins:ends]
+        page = passage.page
         if len(passage.text) != passage.end - passage.start:
-            start, end, said = passage.start, passage.end, passage.text
-        key = (passage.source, start, end)
-        cited = citations.setdefault(key, Citation(len(citations) + 1, passage.source, start, end, said))
-        pieces += [text[at : run.end], f" [{cited.n}]"]
-        at = run.end
-    return ("".join(pieces) + text[at:]).strip(), tuple(citations.values())
+            start, end, quote = passage.start, passage.end, passage.text
+        elif page is not None:
+            page += bisect_right(passage.pages, start)
+        score = round(min(support.score for support in supports), 4)
+        cited = Citation(len(self.citations) + 1, passage.source, start, end, quote, page, passage.heading, score)
+        return self.citations.setdefault((passage.source, start, end), cited).n
+
+    def _add(self, piece: str) -> None:
+        self.pieces.append(piece)
+        self.length += len(piece)
 
 
-def _with_next(text: str, said: Sequence[Sentence], place: int) -> str:
-    """A sentence, and the next one where it goes on in the same paragraph and both are short."""
-    first = said[place]
-    if place + 1 < len(said):
-        second = said[place + 1]
-        between = text[first.end : second.start]
-        if not between.strip() and "\n\n" not in between and second.end - first.start <= QUOTED:
-            return text[first.start : second.end]
-    return first.text
+def _stands(behind: Sequence[tuple[Support, ...] | None]) -> bool | None:
+    """Whether all that a part claims is supported; None where it claims nothing."""
+    claimed = [supports for supports in behind if supports is not None]
+    return all(claimed) if claimed else None
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(content(text).stems)
+def _between(gaps: Sequence[str]) -> str:
+    """What stands before a part, of all that stood between it and the last one that stays: its own sign of a list, and
+    the widest break.
+    """
+    if len(gaps) == 1:
+        return gaps[0]
+    sign = gaps[-1].rpartition("\n")[2] if "\n" in gaps[-1] else ""
+    if any(PARAGRAPH.search(gap) for gap in gaps):
+        return f"\n\n{sign}"
+    return f"\n{sign}" if any("\n" in gap for gap in gaps) else " "
+
+
+def _first(gaps: Sequence[str]) -> str:
+    """What stands before the first part that stays: its sign of a list."""
+    return (gaps[0] if len(gaps) == 1 else gaps[-1].rpartition("\n")[2]).lstrip()

@@ -47,7 +47,8 @@ def worst_case(policy: Policy) -> Cost:
     stages = {stage: uses for stage, uses in policy.rails.items() if stage != "tools"}
     calls = {stage: sum(map(calls_per_text, uses)) for stage, uses in stages.items()}
     seconds = {stage: _seconds(uses) for stage, uses in stages.items()}
-    drafts = 2 if any(_regenerates(use) for use in policy.rails.get("output", ())) else 1
+    again = policy.generation.redraft or any(_regenerates(use) for use in policy.rails.get("output", ()))
+    drafts = 2 if again else 1
     times: Mapping[str, int] = {"retrieval": policy.knowledge.passages if policy.knowledge else 0, "output": drafts}
     return Cost(
         model_calls=bool(policy.dialog and policy.dialog.model)
@@ -74,13 +75,16 @@ def cost_remarks(policy: Policy, root: Node) -> Iterator[Remark]:
             "raise it, or shorten the rails' timeouts",
             root.at(["budget", "wall"]).key,
         )
-    for use in filter(_regenerates, policy.rails.get("output", ())):
-        needed = _second_draft(policy)
-        if budget.model_calls is not None and needed > budget.model_calls:
+    needed = _second_draft(policy)
+    if budget.model_calls is not None and needed > budget.model_calls:
+        asking = [(f"rail {u.name!r}", "block", u.place) for u in policy.rails.get("output", ()) if _regenerates(u)]
+        if policy.generation.redraft:
+            asking.append(("'cite'", "drop", root.at(["generation", "cite", "then"]).key))
+        for who, instead, place in asking:
             yield Remark(
-                f"rail {use.name!r} cannot have a second draft made: that takes {needed} model calls, and 'budget' "
-                f"allows {budget.model_calls}; raise 'model_calls', or say 'then: block'",
-                use.place,
+                f"{who} cannot have a second draft made: that takes {needed} model calls, and 'budget' "
+                f"allows {budget.model_calls}; raise 'model_calls', or say 'then: {instead}'",
+                place,
             )
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from trackbed.llm.types import Role
 from trackbed.rails.template import nearest
-from trackbed.rails.types import Action, Judge, Reason, Then
+from trackbed.rails.types import Action, Cite, Judge, Reason, Then
 from trackbed.retrieval import RETRIEVERS
 
 BOUNDS = ("least", "most")  # of a range in a filter
@@ -33,6 +33,7 @@ MAX_EXAMPLES = 200  # of an intent
 MAX_STEPS = 200  # of a flow
 MAX_TOOLS = 200
 MAX_WANTED = 100  # values in a list of a filter
+LEFT_OUT = "I left out what nothing I have read supports."
 
 
 def _seconds(value: object) -> float:
@@ -84,6 +85,10 @@ def _one_role(value: dict[Role, str]) -> dict[Role, str]:
 
 def _with_keys(value: object) -> object:
     return {"user": value} if isinstance(value, str) else value
+
+
+def _mode_alone(value: object) -> object:
+    return {"mode": value} if isinstance(value, str) else value
 
 
 def _rails_in_list(value: object) -> object:
@@ -218,6 +223,24 @@ class SamplingKeys(Keys):
     """Makes drawn answers repeatable."""
 
 
+class CiteKeys(Keys):
+    """Whether the sentences of an answer have citations, and what is made of those without one."""
+
+    called: ClassVar[str] = "cite"
+    mode: Cite
+    """`required`: what no passage supports is not said; `when_possible`: it has no mark; `none`: nothing has one."""
+    then: Literal["drop", "regenerate"] = "drop"
+    """What `required` makes of an unsupported sentence: left out, or the model answers once more first."""
+    left_out: str = Field(LEFT_OUT, min_length=1)
+    """What is said behind an answer of which `required` has left something out."""
+
+    @model_validator(mode="after")
+    def _leaves_out(self) -> "CiteKeys":
+        if self.mode != "required" and (unused := sorted(self.model_fields_set - {"mode"})):
+            raise ValueError(f"{unused[0]!r} is for 'mode: required'; with {self.mode!r} nothing is left out")
+        return self
+
+
 class GenerationKeys(Keys):
     """How an answer is drafted."""
 
@@ -235,6 +258,10 @@ class GenerationKeys(Keys):
     """The answer where retrieval finds nothing good enough; no model is asked."""
     history: int = Field(6, ge=0, le=1000)
     """How many of the conversation's last messages the model sees."""
+    cite: Annotated[CiteKeys, BeforeValidator(_mode_alone, json_schema_input_type=Cite | CiteKeys)] = CiteKeys(
+        mode="when_possible"
+    )
+    """Whether each sentence needs a passage behind it: required, when_possible or none; or with its other keys."""
     ahead: bool = False
     """Whether to search and draft beside the input rails that only judge; nothing leaves before all have passed."""
 

@@ -23,7 +23,7 @@ def lint(policy: Policy) -> list[Remark]:
     """What a reviewer would ask about, in the order of the file."""
     root = read_policy(policy.file)
     found = [*_stages(policy, root), *_rails(policy), *_dialog(policy, root)]
-    found += [*cost_remarks(policy, root), *unused(policy, root)]
+    found += [*_citing(policy, root), *cost_remarks(policy, root), *unused(policy, root)]
     if not policy.tests:
         found.append(Remark("no tests; a 'tests' section shows what the policy does", _top(policy)))
     return sorted(found, key=lambda r: (r.place.file != str(policy.file), r.place.line, r.place.column))
@@ -57,6 +57,26 @@ def _dialog(policy: Policy, root: Node) -> Iterator[Remark]:
             yield Remark(words, root.at(["generation", "ahead"]).key)
         for message, place in (*unreachable(policy.dialog), *colliding(policy.dialog)):
             yield Remark(message, place)
+
+
+def _citing(policy: Policy, root: Node) -> Iterator[Remark]:
+    """What the policy says of citations and does not hold with the rest of it."""
+    generation, node = policy.generation, root.at(["generation", "cite"])
+    if policy.knowledge is None and generation.cite == "required":
+        yield Remark(
+            "'cite: required' lets no answer pass: the policy names no 'knowledge', so that nothing can be cited; name "
+            "it, or leave 'cite' out",
+            node.key,
+        )
+    if policy.knowledge is None and generation.cite == "none" and node.key.key.endswith("cite"):
+        yield Remark("'cite: none' leaves out nothing: without 'knowledge' nothing is cited; leave it out", node.key)
+    if generation.redraft and policy.stream:
+        yield Remark("'cite' makes a stream wait: a draft that may be made again cannot be shown; change one", node.key)
+    if generation.redraft and generation.sampling.temperature == 0:
+        yield Remark(
+            "the second draft of 'cite' is mostly the first again, at 'temperature: 0'; raise it, or say 'then: drop'",
+            node.key,
+        )
 
 
 def _rails(policy: Policy) -> Iterator[Remark]:

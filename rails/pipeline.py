@@ -17,10 +17,12 @@ from trackbed.rails import telemetry
 from trackbed.rails.ahead import Ahead, Listener, tell
 from trackbed.rails.budget import METER, Admission, Meter, Metered
 from trackbed.rails.calls import check_call, check_result
-from trackbed.rails.cite import cite, quote, unmarked
+from trackbed.rails.cite import Cited, cite
 from trackbed.rails.errors import BudgetSpent, TemplateFailed
+from trackbed.rails.marks import unmarked
 from trackbed.rails.prompt import render_prompt
 from trackbed.rails.pseudonyms import hidden, hide, restored
+from trackbed.rails.quote import quote
 from trackbed.rails.sentences import sentences
 from trackbed.rails.stage import Opinion, Rewriter, StagedRail, beginning, drop, mask, merge, run_stage
 from trackbed.rails.stream import HoldBack, waits_for_the_end
@@ -28,6 +30,7 @@ from trackbed.rails.sync import run_sync
 from trackbed.rails.types import (
     Blocked,
     Citation,
+    Claim,
     Done,
     Event,
     Models,
@@ -87,7 +90,9 @@ class Pipeline:
         self.finders = [staged for staged in self.rails.get("output", ()) if "mask" in staged.use.rail_class.actions]
         self.admission = Admission(policy.budget)
         # Whether a stream shows nothing before the draft is written and judged.
-        self.shows_late = any(waits_for_the_end(staged.use, policy.stream) for staged in self.rails.get("output", ()))
+        self.shows_late = policy.generation.redraft or any(
+            waits_for_the_end(staged.use, policy.stream) for staged in self.rails.get("output", ())
+        )
 
     async def respond(self, turn: Turn, listen: Listener | None = None) -> Reply:
         """Answer one turn, or refuse it, within the policy's budget.
@@ -144,7 +149,7 @@ class Pipeline:
 
         tell(listen, Progress("output"))
         turn, answered = await self._run("output", turn, trace)
-        if answered.action == "block" and self._regenerates(answered):
+        if self._regenerates(turn, answered):
             turn, _ = await self._draft(turn, trace, listen)
             turn, answered = await self._run("output", turn, trace)
         if answered.action == "block":
@@ -294,7 +299,14 @@ class Pipeline:
         hold = (
             None
             if self.shows_late
-            else HoldBack(self.rails.get("output", ()), turn, self.policy.stream, listen, self._quoted)
+            else HoldBack(
+                self.rails.get("output", ()),
+                turn,
+                self.policy.stream,
+                listen,
+                self._quoted,
+                self.policy.generation.cite,
+            )
         )
         completion, tokens = None, 0
         try:
@@ -312,8 +324,12 @@ class Pipeline:
         assert completion is not None
         return completion, ()
 
-    def _regenerates(self, verdict: Verdict) -> bool:
-        """Whether the policy has a second draft made after this block: for a judgement, not for a failure to judge."""
+    def _regenerates(self, turn: Turn, verdict: Verdict) -> bool:
+        """Whether the policy has a second draft made: for a judgement, not for a failure to judge, or for sentences
+        that nothing supports.
+        """
+        if verdict.action != "block":
+            return self.policy.generation.redraft and not self._cited(turn).whole
         uses = self.policy.rails.get("output", ())
         return verdict.reason == "policy" and any(u.id == verdict.rail and u.then == "regenerate" for u in uses)
 
@@ -324,20 +340,32 @@ class Pipeline:
         return Reply(words, (), trace, verdict, messages, turn.remembers(messages), turn.pseudonyms, turn.principals)
 
     async def _reply(self, turn: Turn, text: str, verdict: Verdict, trace: Trace) -> Reply:
-        """The answer with its citations."""
-        citations: tuple[Citation, ...] = ()
-        if turn.passages:
-            started = perf_counter()
-            text, citations = cite(text, turn.passages)
-            citations = tuple([await self._quoted(turn, citation, trace) for citation in citations])
-            notes = {"citations": len(citations)}
+        """The answer with its citations; what the policy wants no answer to say without one is left out."""
+        cited = Cited(text)
+        if turn.draft is not None and (turn.passages or self.policy.generation.cite != "when_possible"):
+            started, generation = perf_counter(), self.policy.generation
+            cited = self._cited(turn)
+            citations = tuple([await self._quoted(turn, citation, trace) for citation in cited.citations])
+            text, own = cited.text, None
+            if not cited.whole:
+                told = f"\n\n{generation.left_out}" if cited.left_out else ""
+                text = f"{text}{told}" if text else generation.unknown
+                own = Verdict.rewrite(text, detail="what no passage supports").named("output", "cite")
+                verdict = merge([verdict, own])
+            cited = cited._replace(text=text, citations=citations)
+            notes = {"citations": len(citations)} | ({"left_out": cited.left_out} if cited.left_out else {})
             ended = perf_counter()
-            trace.add(Span("output", "cite", 1000 * (ended - started), notes=notes, ended=ended))
-        text = "\n\n".join(filter(None, [turn.said, text]))
+            trace.add(Span("output", "cite", 1000 * (ended - started), own, notes=notes, ended=ended))
+        text = "\n\n".join(filter(None, [turn.said, cited.text]))
         # The conversation keeps the pseudonyms, since the next turn's model reads it.
         messages = (*turn.history, Message("user", turn.question), Message("assistant", text))
+        claims = _moved(cited, len(text) - len(cited.text), text, turn.pseudonyms)
         text, state = restored(text, turn.pseudonyms), turn.remembers(messages)
-        return Reply(text, citations, trace, verdict, messages, state, turn.pseudonyms, turn.principals)
+        return Reply(text, cited.citations, trace, verdict, messages, state, turn.pseudonyms, turn.principals, claims)
+
+    def _cited(self, turn: Turn) -> Cited:
+        """The draft with its marks, as the policy wants it."""
+        return cite(turn.draft or "", turn.passages, self.policy.generation.cite)
 
     async def _quoted(self, turn: Turn, citation: Citation, trace: Trace) -> Citation:
         """The citation as the rails that find spans leave its quote; none is left of one that they block.
@@ -365,6 +393,15 @@ class Pipeline:
         if left and sentences(unmarked(left)[0]):  # a mark alone says nothing
             return left
         return quote(turn.question, turn.passages) or self.policy.generation.unknown
+
+
+def _moved(cited: Cited, by: int, text: str, pseudonyms: Mapping[str, str]) -> tuple[Claim, ...]:
+    """The claims of an answer at their places in the reply, which says something before it and has values for names."""
+
+    def place(at: int) -> int:
+        return len(restored(text[: at + by], pseudonyms)) if pseudonyms else at + by
+
+    return tuple(replace(claim, start=place(claim.start), end=place(claim.end)) for claim in cited.claims)
 
 
 def _whole(completion: Completion) -> str:

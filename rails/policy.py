@@ -32,7 +32,7 @@ from trackbed.rails.source import Node
 from trackbed.rails.template import Names, Shape, Template, compile_template, nearest
 from trackbed.rails.tools import DECIDED, Tools, read_tools
 from trackbed.rails.trace import digest
-from trackbed.rails.types import NOTHING, Action, Judge, Reason, Stage, Streaming, ToolCall, Turn, Value, Verdict
+from trackbed.rails.types import NOTHING, Action, Cite, Judge, Reason, Stage, Streaming, ToolCall, Turn, Value, Verdict
 from trackbed.rails.use import RailUse, Scope, read_rails
 from trackbed.rails.variable import Variable
 
@@ -52,6 +52,7 @@ REFUSAL = "I can't help with that."
 CONFIRM = "This needs your confirmation first."
 CHAT = "smollm2-135m-instruct"
 VERDICT = ("action", "stage", "rail", "reason", "detail", "categories")  # what words of refusal may read
+CITED = "output/cite"  # who leaves out what no passage supports, in verdicts and tests
 REASONS = ("default", "policy", "timeout", "error")
 
 MAX_TEMPLATES = 65_536  # characters of all templates and conditions, each with
@@ -71,6 +72,9 @@ class Generation:
     unknown: str  # the answer where retrieval finds nothing
     history: int = 6  # how many of the last messages the model sees
     ahead: bool = False  # searched and drafted while the input rails judge
+    cite: Cite = "when_possible"  # whether what is said needs a passage behind it
+    redraft: bool = False  # where it does and has none, a second draft is made
+    left_out: str = ""  # what is said behind an answer of which something was left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,8 @@ def load_policy(path_or_name: str | Path) -> Policy:
     names = [f"{stage}/{written_id(node)}" for stage in STAGES for node in entries(root.keys.get(stage))]
     if "tools" in root.keys:
         names += [f"tools/{name}" for name in DECIDED]
+    if keys.generation.cite.mode == "required":
+        names.append(CITED)
     _check_models(root, scope, problems)
     variables = _variables(keys, root, problems)
     dialog = None
@@ -328,7 +334,18 @@ def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) 
         source, place = file.read_text("utf-8"), Place(str(file), 1, 1)
     sampling = SamplingParams(**written.sampling.model_dump(exclude={"stop"}), stop=tuple(written.sampling.stop))
     prompt = _template(source, place, _prompt_names(scope), problems)
-    return Generation(written.model, written.system, prompt, sampling, written.unknown, written.history, written.ahead)
+    return Generation(
+        model=written.model,
+        system=written.system,
+        prompt=prompt,
+        sampling=sampling,
+        unknown=written.unknown,
+        history=written.history,
+        ahead=written.ahead,
+        cite=written.cite.mode,
+        redraft=written.cite.then == "regenerate",
+        left_out=written.cite.left_out,
+    )
 
 
 def _filter_names(scope: Scope) -> Names:

@@ -16,6 +16,7 @@ END = re.compile(r"[.!?][\"'”’)\]*`]{0,3}(?=\s)")
 ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|Dr|Mr|Mrs|Ms|Prof|St|No|Fig|approx)|\b[A-Z])\.$")
 WORD = re.compile(r"[^\W_]+(?:['’.\-][^\W_]+)*")
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+BEGINS = ("", ".", "!", "?", ":", '"', "“", "*")  # what stands before the first word of a sentence, or of a quotation
 SUFFIXES = ("ings", "ing", "edly", "ied", "ies", "ed", "es", "ly", "s", "e", "y")
 NEGATIONS = frozenset({"no", "not", "never", "none", "neither", "nor", "cannot", "without"})
 STOP_WORDS = NEGATIONS | frozenset(
@@ -74,22 +75,20 @@ def content(text: str) -> Content:
         if low in STOP_WORDS or low.endswith("n't"):
             continue
         stems.append(word if NUMBER.fullmatch(word) else stem(low))
-        inside = match.start() > 0 and text[: match.start()].rstrip()[-1:] not in (
-            "",
-            ".",
-            "!",
-            "?",
-            ":",
-            '"',
-            "“",
-            "*",
-        )
-        if word[0].isupper() and inside:
+        if word[0].isupper() and _before(text, match.start()) not in BEGINS:
             names.add(stem(low))
     numbers = frozenset(NUMBER.findall(text))
     return Content(tuple(stems), frozenset(stems) - numbers, numbers, frozenset(names), negated)
 
 
+def _before(text: str, at: int) -> str:
+    """The last character before a place that is no white space; empty where there is none."""
+    while at and text[at - 1].isspace():
+        at -= 1
+    return text[at - 1 : at] if at else ""
+
+
+@lru_cache(maxsize=8192)  # texts are many, words are few
 def stem(word: str) -> str:
     """A lower-case English word without its ending, roughly: 'policies' and 'policy' meet.
 

@@ -16,7 +16,7 @@ from trackbed.rails.pseudonyms import complete, restored
 from trackbed.rails.sentences import END
 from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, may_wait, parts
 from trackbed.rails.trace import digest
-from trackbed.rails.types import Citation, Event, Finding, Streaming, Streams, Text, Trace, Turn, Verdict
+from trackbed.rails.types import Citation, Cite, Event, Finding, Streaming, Streams, Text, Trace, Turn, Verdict
 
 if TYPE_CHECKING:
     from trackbed.rails.policy import RailUse
@@ -89,12 +89,14 @@ class HoldBack:
         streaming: Streaming | None,
         emit: Emit,
         quoted: Callable[[Turn, Citation, Trace], Awaitable[Citation]],
+        cite: Cite = "when_possible",
     ) -> None:
         self.groups = [_Group(group) for group in groups([s for s in rails if s.use.mode == "enforce"])]
         self.turn = replace(turn, stage="output")
         self.streaming = streaming or Streaming()
         self.emit = emit
         self.quoted = quoted  # judges the words of a citation
+        self.cite: Cite = cite
         self.opinions: Sequence[Opinion] = ()  # of the look that blocked
         self.draft = self.shown = ""
         self.citations = 0  # that have been shown
@@ -141,8 +143,9 @@ class HoldBack:
                 following = text[settled] if text[settled].isalpha() else ""
             text = left
         citations: tuple[Citation, ...] = ()
-        if self.turn.passages:
-            text, citations = cited_beginning(text + following, self.turn.passages)
+        if self.turn.passages or self.cite != "when_possible":
+            begun = cited_beginning(text + following, self.turn.passages, self.cite)
+            text, citations = begun.text, begun.citations
         text = complete(text, self.turn.pseudonyms)
         if len(text) > len(self.shown) and text.startswith(self.shown):
             # Not the beginning of a pseudonym: what is put in its place is shown in one piece.

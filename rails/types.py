@@ -19,6 +19,8 @@ Judge = Literal["input", "dialog", "retrieval", "tools", "output"]  # who comes 
 Action = Literal["allow", "rewrite", "block"]
 Reason = Literal["policy", "timeout", "error"]
 Then = Literal["block", "mask", "drop", "regenerate", "quote"]
+# Whether sentences have citations: those that passages support, all that are said, or none.
+Cite = Literal["required", "when_possible", "none"]
 # How a rail judges a text that is still being written. `spans`: it says from where on findings can still change.
 # `prefix`: it judges any beginning of a text, and what it blocks it blocks however the text goes on. `whole`: it has to
 # see all of it.
@@ -295,6 +297,19 @@ class Citation:
     start: int
     end: int
     quote: str
+    page: int | None = None  # where the quote begins, counted from 1, for paged formats
+    heading: str = ""  # the headings above it, "Policies > Rails"
+    score: float = 0.0  # how far the quote supports what it was first cited for, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of the reply, its text from `start` to `end`, and what stands behind it."""
+
+    start: int
+    end: int
+    citations: tuple[int, ...]  # their numbers; empty where no passage supports it
+    score: float  # how far they support it, 0 to 1
 
 
 class Span(NamedTuple):
@@ -342,6 +357,7 @@ class Reply:
     state: State = field(default_factory=State)  # of the conversation, when these messages are judged
     pseudonyms: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)  # that stand in the messages
     principals: frozenset[str] = frozenset()  # of the turn; the next one has them too
+    claims: tuple[Claim, ...] = ()  # what the answer says, sentence by sentence, where it rests on passages
 
     def next(self, question: str) -> Turn:
         """The turn that asks `question` after this reply; what was judged already is not judged again."""

@@ -203,7 +203,7 @@ class TrackbedRetriever(BaseRetriever):
 class GuardedQueryEngine(BaseQueryEngine):
     """A whole turn as a query engine: rails, search, answer, rails, citations.
 
-    The response's source nodes are its citations; its metadata hold verdict, citations, trace and usage.
+    The response's source nodes are its citations; its metadata hold verdict, citations, claims, trace and usage.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -253,9 +253,7 @@ def our_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
 
 def node(passage: Passage) -> NodeWithScore:
     """A passage as LlamaIndex's node."""
-    metadata: dict[str, Any] = {**passage.metadata, "source": passage.source, "heading": passage.heading}
-    if passage.page is not None:
-        metadata["page"] = passage.page
+    metadata = {**passage.metadata, **_metadata(passage.source, passage.heading, passage.page)}
     return NodeWithScore(
         node=_text_node(passage.text, passage.source, passage.start, passage.end, metadata), score=passage.score
     )
@@ -264,10 +262,17 @@ def node(passage: Passage) -> NodeWithScore:
 def _response(reply: Reply) -> Response:
     full = reply_json(reply)
     nodes = [
-        NodeWithScore(node=_text_node(c.quote, c.source, c.start, c.end, {"source": c.source})) for c in reply.citations
+        NodeWithScore(
+            node=_text_node(c.quote, c.source, c.start, c.end, _metadata(c.source, c.heading, c.page)), score=c.score
+        )
+        for c in reply.citations
     ]
-    metadata = {key: full[key] for key in ("verdict", "citations", "trace", "usage")}
+    metadata = {key: full[key] for key in ("verdict", "citations", "claims", "trace", "usage")}
     return Response(response=reply.text, source_nodes=nodes, metadata=metadata)
+
+
+def _metadata(source: str, heading: str, page: int | None) -> dict[str, Any]:
+    return {"source": source, "heading": heading} | ({} if page is None else {"page": page})
 
 
 def _text_node(text: str, source: str, start: int, end: int, metadata: dict[str, Any]) -> TextNode:

@@ -48,11 +48,11 @@ def test_a_question_about_trackbed_is_answered_with_a_citation_that_stands_in_th
     result = trackbed("chat", "--ask", "How do I add a rail?", "--json")
     assert result.exit_code == 0, result.stderr
     reply = json.loads(result.stdout)
-    assert set(reply) == {"text", "verdict", "citations", "trace", "usage"}
+    assert set(reply) == {"text", "verdict", "citations", "claims", "trace", "usage"}
     assert {"action", "stage", "rail", "reason", "categories"} <= set(reply["verdict"])
     assert reply["citations"]
     for cited in reply["citations"]:
-        assert set(cited) == {"n", "source", "start", "end", "quote"}
+        assert set(cited) == {"n", "source", "start", "end", "quote", "page", "heading", "score"}
         page = (PAGES / cited["source"]).read_text("utf-8")
         assert page[cited["start"] : cited["end"]] == cited["quote"]
         assert f"[{cited['n']}]" in reply["text"]

@@ -59,8 +59,18 @@ def test_an_answer_has_openais_shape_and_says_how_it_came_about(serve: Serve) ->
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"] > 0
     assert body["trackbed"]["verdict"]["action"] == "allow"
     assert body["trackbed"]["citations"] == [
-        {"n": 1, "source": "rails.md", "start": 7, "end": 27, "quote": "A rail is one check."}
+        {
+            "n": 1,
+            "source": "rails.md",
+            "start": 7,
+            "end": 27,
+            "quote": "A rail is one check.",
+            "page": None,
+            "heading": "",
+            "score": 1.0,
+        }
     ]
+    assert body["trackbed"]["claims"] == [{"start": 0, "end": 20, "citations": [1], "score": 1.0}]
     assert {"generate", "grounding"} <= {span["name"] for span in body["trackbed"]["trace"]}
 
 
