@@ -105,6 +105,7 @@ def _leaked(test: PolicyTest, reply: Reply, shown: Sequence[str]) -> list[str]:
         ("the reply", reply.text),
         ("the verdict's words", reply.verdict.detail),
         *((f"the quotation of [{citation.n}]", citation.quote) for citation in reply.citations),
+        *((f"the heading of [{citation.n}]", citation.heading) for citation in reply.citations),
     ]
     masked = any(
         span.stage == "input" and span.enforced and span.verdict and span.verdict.action == "rewrite"

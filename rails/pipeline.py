@@ -88,6 +88,7 @@ class Pipeline:
             self.before, self.beside = asked[:last], asked[last:]
         # They can say what is wrong with a few words of a document, and so judge quotations.
         self.finders = [staged for staged in self.rails.get("output", ()) if "mask" in staged.use.rail_class.actions]
+        self.maskers = [staged for staged in self.rails.get("retrieval", ()) if staged.use.then == "mask"]
         self.admission = Admission(policy.budget)
         # Whether a stream shows nothing before the draft is written and judged.
         self.shows_late = policy.generation.redraft or any(
@@ -368,17 +369,24 @@ class Pipeline:
         return cite(turn.draft or "", turn.passages, self.policy.generation.cite)
 
     async def _quoted(self, turn: Turn, citation: Citation, trace: Trace) -> Citation:
-        """The citation as the rails that find spans leave its quote; none is left of one that they block.
+        """The citation as the rails that find spans leave its quote and its heading; none is left of what they block.
 
-        What the document says has not been judged yet as something that leaves.
+        What the document says has not been judged yet as something that leaves, and its headings not at all.
         """
+        quote, heading = await self._leaving(turn, citation.quote, trace), ""
+        if citation.heading:
+            view = replace(turn, passages=(Passage(citation.heading, "", 0, len(citation.heading)),))
+            view, masked = await run_stage("retrieval", self.maskers, view, Trace(), self.rewriters)
+            if masked.action != "block":
+                heading = await self._leaving(turn, view.passages[0].text, trace)
+        return replace(citation, quote=quote, heading=heading)
+
+    async def _leaving(self, turn: Turn, text: str, trace: Trace) -> str:
+        """What a document says, as it may leave."""
         judged = Trace()
-        view, verdict = await run_stage(
-            "output", self.finders, replace(turn, draft=citation.quote), judged, self.rewriters
-        )
+        view, verdict = await run_stage("output", self.finders, replace(turn, draft=text), judged, self.rewriters)
         trace.spans += [span for span in judged.spans if span.verdict and span.verdict.action != "allow"]
-        left = "" if verdict.action == "block" else view.draft or ""
-        return replace(citation, quote=restored(left, turn.pseudonyms))
+        return "" if verdict.action == "block" else restored(view.draft or "", turn.pseudonyms)
 
     async def _returned(self, turn: Turn, text: str) -> tuple[str, Verdict]:
         """What an action of the dialog returned, as the rails on the results of tools leave it."""

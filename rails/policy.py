@@ -209,14 +209,13 @@ def load_policy(path_or_name: str | Path) -> Policy:
     names = [f"{stage}/{written_id(node)}" for stage in STAGES for node in entries(root.keys.get(stage))]
     if "tools" in root.keys:
         names += [f"tools/{name}" for name in DECIDED]
-    if keys.generation.cite.mode == "required":
-        names.append(CITED)
     _check_models(root, scope, problems)
     variables = _variables(keys, root, problems)
     dialog = None
     if "dialog" in root.keys:
         dialog = read_dialog(root.keys["dialog"], scope, variables, _prompt_names(scope), problems)
         names += [f"dialog/{name}" for name in (dialog.flows if dialog else ())]
+    cites = (CITED,) if keys.generation.cite.mode == "required" else ()
     policy = Policy(
         name=keys.name or (file.resolve().parent.name if file.name == "policy.yaml" else file.stem),
         file=file,
@@ -233,7 +232,7 @@ def load_policy(path_or_name: str | Path) -> Policy:
         dialog=dialog,
         tools=tools,
         tests=tuple(
-            _test(test, root.at(["tests", i]), names, dialog.actions if dialog else (), scope, problems)
+            _test(test, root.at(["tests", i]), names, dialog.actions if dialog else (), scope, problems, cites)
             for i, test in enumerate(keys.tests)
         ),
         trace=keys.trace,
@@ -383,7 +382,13 @@ def _template(source: str, place: Place, names: Names, problems: Problems) -> Te
 
 
 def _test(
-    written: TestKeys, node: Node, rails: Sequence[str], actions: Sequence[str], scope: Scope, problems: Problems
+    written: TestKeys,
+    node: Node,
+    rails: Sequence[str],
+    actions: Sequence[str],
+    scope: Scope,
+    problems: Problems,
+    cites: Sequence[str],
 ) -> PolicyTest:
     for key, known, called in (
         ("actions", actions, "an action of the dialog"),
@@ -394,19 +399,20 @@ def _test(
         for name, child in _under(node, key).items():
             _find(name, known, called, child.key, problems)
     call = _call(written, node, problems)
+    judges = (*rails, *cites)
     *turns, said = written.turns or [SaidKeys(user=written.user or "")]
     asked = written.messages or ([{"user": said.user}] if call is None else [_shown(call, written)])
     *earlier, last = (Message(role, text) for message in asked for role, text in message.items())
     return PolicyTest(
         messages=(*earlier, replace(last, content=last.content * written.repeat)),
-        expect=_expectation(written.expect, node, rails, problems),
+        expect=_expectation(written.expect, node, judges, problems),
         place=node.place,
         model={name: tuple(answers) for name, answers in written.model.items()},
         passages=None if written.passages is None else tuple(written.passages),
         fail=written.fail,
         actions=written.actions,
         before=tuple(
-            Said(turn.user, _expectation(turn.expect, node.at(["turns", i]), rails, problems))
+            Said(turn.user, _expectation(turn.expect, node.at(["turns", i]), judges, problems))
             for i, turn in enumerate(turns)
         ),
         vars=written.vars,

@@ -289,7 +289,8 @@ class Scripted:
 class Citation:
     """A mark `[n]` of the reply, and the span of the source behind it: `quote` is source text start to end.
 
-    Where an output rail masks something of it, the quote is masked; where one blocks it, there is none.
+    Where an output rail masks something of it, the quote is masked; where one blocks it, there is none. The same holds
+    for the heading, about which rails that mask passages are asked too.
     """
 
     n: int

@@ -154,8 +154,11 @@ def test_a_query_goes_through_the_whole_turn(engine: GuardedQueryEngine) -> None
     response = engine.query("What is a rail?")
     assert str(response) == "A rail is one check. [1]"
     assert [n.node.get_content() for n in response.source_nodes] == ["A rail is one check."]
+    assert [n.node.metadata for n in response.source_nodes] == [{"source": "rails.md", "heading": "Rails"}]
+    assert [n.score for n in response.source_nodes] == [1.0]
     assert response.metadata is not None
     assert response.metadata["verdict"]["action"] == "allow"
+    assert response.metadata["claims"] == [{"start": 0, "end": 20, "citations": (1,), "score": 1.0}]
 
 
 async def test_a_blocked_query_reaches_no_model(engine: GuardedQueryEngine) -> None:

@@ -40,6 +40,9 @@ def test_a_grounding_that_needs_no_passages_may_have_none(remarks: Remarks) -> N
 RUDE = "{rail: regex, patterns: [rude]}"
 ODD = "{rail: regex, id: odd, patterns: [rude, odd]}"
 MASKS = "{rail: regex, patterns: [rude], then: mask}"
+REGENERATES = ", then: regenerate"
+KB = "knowledge: {index: kb}\nretrieval: [{rail: injection}]"
+REDRAFTS = f"generation: {{cite: {{mode: required{REGENERATES}}}, sampling: {{temperature: 1}}}}\n{KB}"
 GUARD = "{rail: llama_guard, model: guard, timeout: 3s}"
 
 
@@ -104,6 +107,31 @@ def when(condition: str, vars: str = "tier: {type: string}") -> str:
             "",
         ),
         (
+            policy(rest="generation: {cite: required}"),
+            "5:14: 'cite: required' lets no answer pass: the policy names no 'knowledge'",
+            policy(rest=f"generation: {{cite: required}}\n{KB}"),
+        ),
+        (
+            policy(rest="generation: {cite: none}"),
+            "5:14: 'cite: none' leaves out nothing",
+            policy(rest=f"generation: {{cite: none}}\n{KB}"),
+        ),
+        (
+            policy(rest=f"{REDRAFTS}\nbudget: {{model_calls: 1}}"),
+            "5:37: 'cite' cannot have a second draft made: that takes 2 model calls",
+            policy(rest=f"{REDRAFTS}\nbudget: {{model_calls: 2}}"),
+        ),
+        (
+            policy(rest=REDRAFTS.replace("temperature: 1", "temperature: 0")),
+            "5:14: the second draft of 'cite' is mostly the first again",
+            policy(rest=REDRAFTS),
+        ),
+        (
+            policy(output=f"{{rails: [{RUDE}], stream: {{hold_back: 8}}}}", rest=REDRAFTS),
+            "5:14: 'cite' makes a stream wait: a draft that may be made again cannot be shown",
+            policy(output=f"{{rails: [{RUDE}], stream: {{hold_back: 8}}}}", rest=REDRAFTS.replace(REGENERATES, "")),
+        ),
+        (
             policy(input=GUARD, rest="budget: {model_calls: 2}"),
             "6:10: a turn may have to ask models 3 times, and 'model_calls' lets it ask 2",
             policy(input=GUARD, rest="budget: {model_calls: 3}"),
@@ -166,6 +194,7 @@ def test_a_second_draft_needs_as_many_calls_as_a_turn_with_two_takes_at_least(re
         (policy(input=f"{GUARD}, {GUARD.replace('}', ', id: b, threshold: 0.9}')}"), 5, 4, 0, 3.0),
         (policy(input=f"{GUARD}, {MASKS}, {GUARD.replace('}', ', id: b, threshold: 0.9}')}"), 5, 4, 0, 6.0),
         (policy(output=GUARD.replace("}", ", then: regenerate}")), 6, 0, 0, 6.0),
+        (policy(output=GUARD, rest=REDRAFTS), 6, 0, 0, 6.0),
         (policy(output=f"{{rails: [{GUARD}], stream: {{hold_back: 64}}}}"), 3, 0, 8, 3.0),
     ],
 )

@@ -272,3 +272,133 @@ async def test_what_an_action_returns_passes_the_rails_on_results(
     guarded = Pipeline(load_policy(file), Models({"chat": ScriptedGenerator("never")}, WordEmbedder()))
     reply = await guarded.respond(Turn("where is my order", vars={"order": order}))
     assert (reply.text, reply.verdict.by) == (text, by)
+
+
+LEFT_OUT = "Some of it is left out."
+REQUIRED = POLICY.replace('generation: {unknown: "I do not know."}', 'generation: {unknown: "I do not know.", CITE}')
+DROPS = REQUIRED.replace("CITE", f'cite: {{mode: required, left_out: "{LEFT_OUT}"}}')
+REDRAFTS = REQUIRED.replace("CITE", f'cite: {{mode: required, then: regenerate, left_out: "{LEFT_OUT}"}}')
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "by", "citations"),
+    [
+        ("A rail is one check.", "A rail is one check. [1]", "", 1),
+        ("A rail is one check. Bananas are blue.", f"A rail is one check. [1]\n\n{LEFT_OUT}", "output/cite", 1),
+        ("Hello! A rail is one check.", "Hello! A rail is one check. [1]", "", 1),
+        ("Hello!\n\n# Fruit\n\nA rail is one check.", "# Fruit\n\nA rail is one check. [1]", "output/cite", 1),
+        ("Bananas are blue. [1]", "I do not know.", "output/cite", 0),
+        ("I can't say.", "I do not know.", "output/cite", 0),
+        ("forbidden", "No.", "output/regex", 0),
+    ],
+)
+async def test_where_citations_are_required_nothing_unsupported_leaves_and_the_reply_says_so(
+    tmp_path: Path, answer: str, text: str, by: str, citations: int
+) -> None:
+    guarded = pipeline(tmp_path, ScriptedGenerator(answer), RAILS, policy=DROPS)
+    reply = await guarded.respond(Turn("What is a rail?"))
+    assert (reply.text, reply.verdict.by, len(reply.citations)) == (text, by, citations)
+    shown = "".join([e.text for e in [e async for e in guarded.stream(Turn("What is a rail?"))] if isinstance(e, Text)])
+    assert shown == text
+
+
+async def test_where_citations_are_required_and_nothing_was_sought_nothing_is_known(tmp_path: Path) -> None:
+    guarded = pipeline(tmp_path, ScriptedGenerator("A rail is one check."), policy=DROPS)
+    guarded.retriever = None
+    reply = await guarded.respond(Turn("What is a rail?"))
+    assert (reply.text, reply.verdict.by) == ("I do not know.", "output/cite")
+
+
+@pytest.mark.parametrize(
+    ("answers", "text", "drafts"),
+    [
+        (["A rail is one check."], "A rail is one check. [1]", 1),
+        (["Bananas are blue.", "A rail is one check."], "A rail is one check. [1]", 2),
+        (["Bananas.", "A rail is one check. Bananas.", "never"], f"A rail is one check. [1]\n\n{LEFT_OUT}", 2),
+        (["Bananas.", "Bananas.", "A rail is one check."], "I do not know.", 2),
+        (["Bananas.", "this is forbidden"], "No.", 2),
+        (["this is forbidden", "A rail is one check."], "No.", 1),
+    ],
+)
+async def test_a_draft_with_something_unsupported_is_made_again_once_where_the_policy_says_so(
+    tmp_path: Path, answers: list[str], text: str, drafts: int
+) -> None:
+    chat = ScriptedGenerator(*answers)
+    reply = await pipeline(tmp_path, chat, RAILS, policy=REDRAFTS).respond(Turn("What is a rail?"))
+    assert (reply.text, len(chat.prompts)) == (text, drafts)
+    again = pipeline(tmp_path, ScriptedGenerator(*answers), RAILS, policy=REDRAFTS)
+    shown = "".join([e.text for e in [e async for e in again.stream(Turn("What is a rail?"))] if isinstance(e, Text)])
+    assert shown == text
+
+
+async def test_a_second_draft_is_not_followed_by_a_third_whoever_asks_for_it(tmp_path: Path) -> None:
+    policy = REDRAFTS.replace('patterns: ["forbidden"]', 'patterns: ["forbidden"]\n    id: r').replace(
+        "rail: regex\n", "rail: grounding\n    then: regenerate\n  - rail: regex\n"
+    )
+    chat = ScriptedGenerator("Bananas are blue.", "A rail is one check. Rails are bananas.", "A rail is one check.")
+    reply = await pipeline(tmp_path, chat, RAILS, policy=policy).respond(Turn("What is a rail?"))
+    assert (reply.text, len(chat.prompts)) == (f"A rail is one check. [1]\n\n{LEFT_OUT}", 2)
+
+
+async def test_a_second_draft_stays_within_the_budget(tmp_path: Path) -> None:
+    chat = ScriptedGenerator("Bananas are blue.", "A rail is one check.")
+    policy = REDRAFTS + "budget: {model_calls: 1}\n"
+    reply = await pipeline(tmp_path, chat, RAILS, policy=policy).respond(Turn("What is a rail?"))
+    assert (reply.text, reply.verdict.reason, len(chat.prompts)) == ("No.", "error", 1)
+
+
+@pytest.mark.parametrize("passages", [(RAILS,), ()])
+async def test_with_cite_none_no_mark_leaves(tmp_path: Path, passages: tuple[Passage, ...]) -> None:
+    policy = REQUIRED.replace("CITE", "cite: none")
+    guarded = pipeline(tmp_path, ScriptedGenerator("A rail is one check. [1] So it is [2]."), *passages, policy=policy)
+    guarded.retriever = guarded.retriever if passages else None
+    reply = await guarded.respond(Turn("What is a rail?"))
+    assert (reply.text, reply.citations, reply.claims) == ("A rail is one check. So it is.", (), ())
+
+
+async def test_what_is_left_out_stands_in_the_trace(tmp_path: Path) -> None:
+    chat = ScriptedGenerator("A rail is one check. Bananas are blue.")
+    reply = await pipeline(tmp_path, chat, RAILS, policy=DROPS).respond(Turn("What is a rail?"))
+    span = reply.trace.spans[-1]
+    assert (span.name, dict(span.notes)) == ("cite", {"citations": 1, "left_out": 1})
+    assert "Bananas" not in trace_lines(reply.trace) + repr(reply)
+
+
+async def test_claims_stand_in_the_reply_at_their_places_behind_what_a_flow_says_and_with_values_for_names(
+    tmp_path: Path,
+) -> None:
+    policy = POLICY.replace("    then: mask\n  - rail: length", "    then: mask\n    restore: true\n  - rail: length")
+    flow = (
+        "dialog:\n  intents: {help: {examples: [what is a rail]}}\n  flows:\n    - intent: help\n      do:\n"
+        "        - say: 'Gladly:'\n        - generate\n"
+    )
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy + flow)
+    chat = ScriptedGenerator("<EMAIL_ADDRESS_1> asks. A rail is one check.")
+    guarded = Pipeline(load_policy(file), Models({"chat": chat}, WordEmbedder()), ListRetriever(RAILS))
+    reply = await guarded.respond(Turn("what is a rail, a@b.org"))
+    assert reply.text == "Gladly:\n\na@b.org asks. A rail is one check. [1]"
+    assert [(reply.text[c.start : c.end], c.citations) for c in reply.claims] == [
+        ("a@b.org asks.", ()),
+        ("A rail is one check.", (1,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "then", "heading"),
+    [
+        ("output", "mask", "Staff > <EMAIL_ADDRESS>"),
+        ("output", "block", ""),
+        ("retrieval", "mask", "Staff > <EMAIL_ADDRESS>"),
+    ],
+)
+async def test_a_heading_leaves_as_the_rails_leave_it(tmp_path: Path, stage: str, then: str, heading: str) -> None:
+    policy = POLICY.replace("rail: injection\n    then: drop", "rail: pii\n    then: mask")
+    if stage == "output":
+        policy = POLICY.replace('rail: regex\n    patterns: ["forbidden"]', f"rail: pii\n    then: {then}")
+    passage = Passage("A rail is one check.", "a.md", 0, 20, score=0.9, heading="Staff > a@b.org")
+    reply = await pipeline(tmp_path, ScriptedGenerator("A rail is one check."), passage, policy=policy).respond(
+        Turn("What is a rail?")
+    )
+    assert [c.heading for c in reply.citations] == [heading]
+    assert "a@b.org" not in repr(reply)

@@ -167,6 +167,12 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ("tests: [{user: a, expect: {action: , by: input/x}}]", "'tests[0].expect.action' has no value"),
         ("input: [{rail: length, max_chars: 3, max_words: }]", "'max_words' has no value"),
         ("generation: {ahead: yes}", "2:21: 'generation.ahead' is \"yes\"; it can be true or false"),
+        ("generation: {cite: requird}", "2:20: 'generation.cite' is \"requird\"; did you mean 'required'? It can be"),
+        ("generation: {cite: {then: drop}}", "2:20: 'mode' is missing from cite"),
+        ("generation: {cite: {mode: none, then: drop}}", "2:20: 'then' is for 'mode: required'; with 'none' nothing"),
+        ("generation: {cite: {mode: required, then: block}}", "'generation.cite.then' is \"block\"; it can be drop or"),
+        ("generation: {cite: {mode: required, say: x}}", "2:37: 'say' is not a key of cite; it has: mode, then, left"),
+        ("generation: {cite: true}", "2:20: 'generation.cite' is true; it takes keys with values"),
         ("generation: {sampling: {stop: []}}", "'generation.sampling.stop' is given but empty; leave it out"),
         ("input: [{rail: llama_guard, block: []}]", "'input[0].block' is given but empty; leave it out"),
         (
@@ -540,6 +546,33 @@ def test_a_model_behind_an_endpoint_is_read(load: Load) -> None:
 )
 def test_an_endpoint_that_is_none_is_refused(load: Load, text: str, expected: str) -> None:
     assert any(expected in line for line in refused(load, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "cite", "redraft"),
+    [
+        ("", "when_possible", False),
+        ("cite: when_possible", "when_possible", False),
+        ("cite: none", "none", False),
+        ("cite: required", "required", False),
+        ("cite: {mode: required}", "required", False),
+        ("cite: {mode: required, then: regenerate}", "required", True),
+    ],
+)
+def test_what_is_cited_is_said_in_a_word_or_with_its_other_keys(
+    load: Load, text: str, cite: str, redraft: bool
+) -> None:
+    generation = load(f"generation: {{{text}}}").generation
+    assert (generation.cite, generation.redraft) == (cite, redraft)
+
+
+@pytest.mark.parametrize("cite", ["required", "when_possible"])
+def test_who_leaves_out_is_a_judge_that_tests_may_name_where_anything_is_left_out(load: Load, cite: str) -> None:
+    text = f"generation: {{cite: {cite}}}\ntests: [{{user: a, expect: {{by: output/cite}}}}]"
+    if cite == "required":
+        assert load(text).tests[0].expect.by == "output/cite"
+    else:
+        assert "'output/cite' is not a rail" in refused(load, text)[0]
 
 
 def test_a_budget_and_a_stream_are_read(load: Load) -> None:

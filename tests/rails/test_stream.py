@@ -163,7 +163,19 @@ def test_what_is_shown_is_judged_and_is_the_unstreamed_reply(
         return
     written = OUTPUTS[output].replace("RAIL", rail(judge)).replace("WHOLE", rail("Whole"))
     policy = policy_of(tmp_path, written, "knowledge: {index: kb}" if grounded else "")
-    retriever = ListRetriever(PASSAGE) if grounded else None
+    same_as_unstreamed(policy, ListRetriever(PASSAGE) if grounded else None, output)
+
+
+@pytest.mark.parametrize("output", ["nothing", "a regex that masks", "a judge", "grounding", "grounding that quotes"])
+@pytest.mark.parametrize("cite", ["required", "none", "{mode: required, then: regenerate}"])
+def test_what_is_shown_is_the_unstreamed_reply_whatever_is_cited(tmp_path: Path, output: str, cite: str) -> None:
+    written = OUTPUTS[output].replace("RAIL", rail("Ponders"))
+    policy = policy_of(tmp_path, written, f"knowledge: {{index: kb}}\ngeneration: {{cite: {cite}}}")
+    same_as_unstreamed(policy, ListRetriever(PASSAGE), output)
+
+
+def same_as_unstreamed(policy: Any, retriever: ListRetriever | None, output: str) -> None:
+    """Any answer, in any pieces, is shown as the same turn gives it in one."""
 
     @settings(max_examples=40)
     @given(st.lists(WORDS, max_size=12).map("".join), st.lists(st.integers(0, 200), max_size=40))
@@ -175,13 +187,14 @@ def test_what_is_shown_is_judged_and_is_the_unstreamed_reply(
 
         reply, events = asyncio.run(both())
         early, final, told = shown(events)
-        assert (final, told.text, told.citations) == (reply.text, reply.text, reply.citations)
+        assert (final, told.text) == (reply.text, reply.text)
+        assert (told.citations, told.claims) == (reply.citations, reply.claims)
         assert told.verdict.action == reply.verdict.action
         if reply.verdict.action != "block":
             assert reply.text.startswith(early)
             assert not any(isinstance(e, Replace | Blocked) for e in events)
             assert tuple(e for e in events if isinstance(e, Citation)) == reply.citations
-        elif output not in ("masks, then blocks", "a judge behind a mask") and not grounded:
+        elif output not in ("masks, then blocks", "a judge behind a mask") and retriever is None:
             starts = [f.start for f in reply.verdict.findings] + [text.find("forbidden")] * ("forbidden" in text)
             assert text.startswith(early)
             assert len(early) <= min(starts, default=len(text))
@@ -300,3 +313,19 @@ async def test_the_shipped_policy_shows_a_sentence_while_the_next_is_written() -
     assert written < len(words)
     assert isinstance(told[-1][1], Done)
     assert "".join(e.text for _, e in told if isinstance(e, Text)) == told[-1][1].reply.text
+
+
+async def test_a_sentence_that_nothing_supports_is_at_no_moment_shown_where_citations_are_required(
+    tmp_path: Path,
+) -> None:
+    policy = policy_of(tmp_path, "", "knowledge: {index: kb}\ngeneration: {cite: required}")
+    said = "Bananas are blue. A rail is one check. [1] Pears are blue. Rails run from top to bottom. The end"
+    model = PiecewiseGenerator(*said)
+    pipeline = Pipeline(policy, Models({"chat": model}), ListRetriever(PASSAGE))
+    told = [(model.written, event) async for event in pipeline.stream(Turn("What is a rail?"))]
+    texts = [(written, event.text) for written, event in told if isinstance(event, Text)]
+    assert not any("blue" in text for _, text in texts)
+    written, first = texts[0]
+    assert first == "A rail is one check. [1]"
+    assert written < said.index(" are blue. Rails")
+    assert "".join(text for _, text in texts).startswith("A rail is one check. [1] Rails run from top to bottom. [2]")

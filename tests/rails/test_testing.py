@@ -139,6 +139,23 @@ async def test_a_test_that_is_right_passes(load: Load, test: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cite", "test"),
+    [
+        ("required", "{chat: Rails judge. Bananas.}, expect: {citations: 1, by: output/cite, leaked: [Bananas]}"),
+        ("required", "{chat: 'Bananas. [1]'}, expect: {citations: 0, stage: output, text: no idea}"),
+        ("required", "{chat: Rails judge.}, expect: {citations: 1, action: allow}"),
+        ("when_possible", "{chat: Rails judge. No.}, expect: {citations: 1, text: 'Rails judge. [1] No.'}"),
+        ("none", "{chat: 'Rails judge. [1]'}, expect: {citations: 0, text: Rails judge.}"),
+    ],
+)
+async def test_what_is_cited_can_be_tested(tmp_path: Path, cite: str, test: str) -> None:
+    file = tmp_path / "acme.yaml"
+    text = POLICY.replace("unknown: no idea", f"unknown: no idea, cite: {cite}")
+    file.write_text(f"{text}  - {{user: a, passages: [Rails judge each text.], model: {test}}}")
+    assert (await run_tests(load_policy(file))).outcomes[0].differences == ()
+
+
+@pytest.mark.parametrize(
     ("test", "key", "found"),
     [
         ("{user: hello, expect: {action: block}}", "action", "allow"),
