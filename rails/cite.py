@@ -12,16 +12,13 @@ from typing import NamedTuple
 
 from trackbed.rails.evidence import evidence, spoken
 from trackbed.rails.marks import CODE, MARK, code_begins, decided, unmarked
-from trackbed.rails.outline import PARAGRAPH, Part, empty, kept, outline
-from trackbed.rails.sentences import Sentence, content, sentences
+from trackbed.rails.outline import PARAGRAPH, Part, claims_nothing, kept, outline
+from trackbed.rails.sentences import Sentence, sentences
 from trackbed.rails.support import Support
 from trackbed.rails.types import Citation, Cite, Claim
 from trackbed.retrieval.types import Passage
 
 __all__ = ["CODE", "MARK", "Cited", "cite", "cited_beginning"]
-
-FOREIGN = 2  # content words that no passage has, in what only leads to something else or asks
-LEAD = 3  # content words from which on what leads to something else may claim something itself
 
 
 class Cited(NamedTuple):
@@ -74,10 +71,14 @@ class _Writer:
     marks: Sequence[tuple[int, int]]
     passages: Sequence[Passage]
     how: Cite
+    spoken: frozenset[str] = field(init=False)  # the stems of all that the passages speak of
     pieces: list[str] = field(default_factory=list)
     length: int = 0
     citations: dict[tuple[str, int, int], Citation] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.spoken = frozenset().union(*(spoken(p.text, p.heading) for p in self.passages))
 
     def written(self, parts: Sequence[Part], whole: bool) -> Cited:
         """The answer as far as it is made of these parts; the text's end too, where it is `whole`."""
@@ -103,19 +104,12 @@ class _Writer:
 
     def _behind(self, sentence: Sentence) -> tuple[Support, ...] | None:
         """What supports a sentence; empty where nothing does, None where it claims nothing."""
-        said = content(sentence.text)
-        if not said.stems or empty(sentence.text):
+        if claims_nothing(sentence.text, self.spoken):
             return None
         rest = self.text[sentence.end :]
         reach = sentence.end + len(rest) - len(rest.lstrip())  # a mark behind the white space belongs to it still
         named = [n for at, n in self.marks if sentence.start < at <= reach]
-        leads = sentence.text.rstrip("*_ ").endswith(":")
-        if (not leads or len(said.stems) >= LEAD) and (behind := evidence(sentence.text, named, self.passages)):
-            return behind
-        if not (leads or sentence.text.rstrip('*_ "”').endswith("?")):
-            return ()
-        foreign = frozenset(said.stems).difference(*(spoken(p.text, p.heading) for p in self.passages))
-        return () if len(foreign) > FOREIGN or (said.numbers | said.names) & foreign else None
+        return evidence(sentence.text, named, self.passages)
 
     def _write(self, part: Part, behind: Sequence[tuple[Support, ...] | None]) -> None:
         """A part with the marks of its sentences behind it; in a row of a table, in its last cell."""

@@ -10,21 +10,38 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from trackbed.rails.marks import CODE
-from trackbed.rails.sentences import FENCE, HEADING, ITEM, RULE, Sentence, sentences
+from trackbed.rails.sentences import FENCE, HEADING, ITEM, RULE, WORD, Sentence, content, sentences, stem
 
 Kind = Literal["said", "heading", "code", "head"]  # head: the first row of a table, and the line below it
 # What becomes of a part; None while that depends on what follows.
 Kept = bool | None
 QUOTES = re.compile('[“”"]')
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
+# How courtesies begin, and the only words of content that they have; in other words something can be claimed.
 GREETING = re.compile(
-    r"(?:hello|hi|hey|good (?:morning|afternoon|evening)|sure|certainly|of course|absolutely|(?:great|good) question"
-    r"|thanks?\b.{0,60}|you(?:'re|’re| are) welcome|I hope (?:this|that) helps.{0,40}|(?:please )?let me know\b.{0,80}"
-    r"|(?:please )?feel free\b.{0,80}|(?:I'd|I’d|I would) be happy\b.{0,60}|happy to help.{0,40}"
-    r"|here(?:'s|’s| is| are) (?:the|your|an|my) (?:short )?answers?|the answer is)(?:,? there)?\s?[.!,:]{0,3}",
+    r"(?:hello|hi|hey|good|great|sure|certainly|of course|absolutely|thanks?|you(?:'re|’re| are) welcome|I hope"
+    r"|I(?:'d|’d| would|'m|’m| am) (?:be )?(?:happy|glad)|happy to|(?:please )?(?:let me know|feel free)|here"
+    r"|the answer)\b",
     re.IGNORECASE,
 )
-ADDRESS = re.compile(r"[\d@/]|\w\.\w")  # a greeting has none
+COURTESY = frozenset(
+    stem(word)
+    for word in """hello hi hey good morning afternoon evening great question questions sure certainly course absolutely
+    thank thanks asking welcome hope helps help helped know let feel free ask happy glad assist anything else further
+    need like answer short please clear useful""".split()  # noqa: SIM905
+)
+# What else a sentence speaks of that only announces: nothing follows from it.
+ANNOUNCING = frozenset(
+    stem(word)
+    for word in """step steps rule rules way ways point points option options thing things list item items example note
+    examples notes answer answers reason reasons detail details following follow follows below first second next finally
+    include includes including according text texts passage passages page pages document documents source sources two
+    three four five several short summary main run type write enter command code try""".split()  # noqa: SIM905
+)
+# A sentence that ends in one of these and a colon is not finished.
+UNFINISHED = frozenset(
+    "is are was were be do does to by as this these that those with from for follows following below".split()  # noqa: SIM905
+)
 # Of what follows such words a sentence says only that it is not known.
 ABSTAINS = re.compile(
     r"(?:[^\s,;:]{1,40}\s){0,6}?(?:I (?:do not|don't|don’t|cannot|can't|can’t) (?:know|say|tell|answer|find)"
@@ -63,13 +80,22 @@ def outline(text: str) -> list[Part]:
     return found
 
 
-def empty(sentence: str) -> bool:
-    """Whether a sentence claims nothing by its form: a greeting, or words that say that nothing is known."""
-    words = sentence.strip('*_ \t\n"“”')
-    if GREETING.fullmatch(words) and not ADDRESS.search(words):
+def claims_nothing(sentence: str, spoken: frozenset[str]) -> bool:
+    """Whether a sentence claims nothing by its form: a courtesy, words that say that nothing is known, or words that
+    only lead to what follows, about what is `spoken` of.
+    """
+    words, said = sentence.strip('*_ \t\n"“”'), content(sentence)
+    stems = frozenset(said.stems)
+    if not stems:
         return True
-    abstains = ABSTAINS.match(words)
-    return bool(abstains and not TURNS.search(words, abstains.end()))
+    if stems <= COURTESY and (words.endswith("?") or GREETING.match(words)):
+        return True
+    if abstains := ABSTAINS.match(words):
+        return said.numbers <= spoken and not TURNS.search(words, abstains.end())
+    if not words.endswith(":"):
+        return False
+    last = WORD.findall(words)[-1].lower()
+    return stems <= ANNOUNCING | spoken and (last in UNFINISHED or len(stems - ANNOUNCING) <= 1)
 
 
 def kept(parts: Sequence[Part], stands: Sequence[bool | None], whole: bool) -> list[Kept]:
