@@ -170,17 +170,22 @@ def _stands(behind: Sequence[tuple[Support, ...] | None]) -> bool | None:
 
 
 def _between(gaps: Sequence[str]) -> str:
-    """What stands before a part, of all that stood between it and the last one that stays: its own sign of a list, and
-    the widest break.
+    """What stands before a part, of all that stood between it and the last one that stays: the widest break, and the
+    sign of its item of a list.
     """
     if len(gaps) == 1:
         return gaps[0]
-    sign = gaps[-1].rpartition("\n")[2] if "\n" in gaps[-1] else ""
-    if any(PARAGRAPH.search(gap) for gap in gaps):
-        return f"\n\n{sign}"
-    return f"\n{sign}" if any("\n" in gap for gap in gaps) else " "
+    if not any("\n" in gap for gap in gaps):
+        return " "
+    return ("\n\n" if any(PARAGRAPH.search(gap) for gap in gaps) else "\n") + _sign(gaps)
 
 
 def _first(gaps: Sequence[str]) -> str:
-    """What stands before the first part that stays: its sign of a list."""
-    return (gaps[0] if len(gaps) == 1 else gaps[-1].rpartition("\n")[2]).lstrip()
+    """What stands before the first part that stays."""
+    return (gaps[0] if len(gaps) == 1 else _sign(gaps)).lstrip()
+
+
+def _sign(gaps: Sequence[str]) -> str:
+    """What the line of the last part begins with: the sign of an item of a list, or nothing."""
+    begins = next((gap for gap in reversed(gaps) if "\n" in gap), gaps[0])
+    return begins.rpartition("\n")[2]

@@ -32,8 +32,8 @@ def evidence(said: str, named: Sequence[int], passages: Sequence[Passage]) -> tu
     are believed as far as half of the sentence goes. Empty where nothing supports it.
     """
     worth = _worth(said, passages)
-    marked = [n - 1 for n in dict.fromkeys(named) if 1 <= n <= len(passages) and n - 1 in worth]
-    by_mark = [found for n in marked if (found := _best(said, [n], passages)).score >= NAMED]
+    marked = [n - 1 for n in dict.fromkeys(named) if 1 <= n <= len(passages)]
+    by_mark = [found for n in marked if n in worth and (found := _best(said, [n], passages)).score >= NAMED]
     if sure := [found for found in by_mark if found.score >= UNNAMED]:
         return tuple(sure)
     best = _best(said, worth, passages)

@@ -16,6 +16,7 @@ Kind = Literal["said", "heading", "code", "head"]  # head: the first row of a ta
 # What becomes of a part; None while that depends on what follows.
 Kept = bool | None
 QUOTES = re.compile('[“”"]')
+BELOW = re.compile(r"[ \t]*\r?\n[ \t]*([|:\- \t]*[|\-])(?=\s|\Z)")  # a line of dashes
 PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 # How courtesies begin, and the only words of content that they have; in other words something can be claimed.
 GREETING = re.compile(
@@ -43,12 +44,21 @@ UNFINISHED = frozenset(
     "is are was were be do does to by as this these that those with from for follows following below".split()  # noqa: SIM905
 )
 # Of what follows such words a sentence says only that it is not known.
+_NOT = r"(?:do|does)(?: not|n't|n’t)"
+_READ = (
+    r"(?:texts?|passages?|documents?|documentation|pages?|sources?|contexts?|excerpts?|articles?|information)"
+    r"(?: [^\s,;:]{1,20}){0,3}?"
+)
 ABSTAINS = re.compile(
-    r"(?:[^\s,;:]{1,40}\s){0,6}?(?:I (?:do not|don't|don’t|cannot|can't|can’t) (?:know|say|tell|answer|find)"
-    r"|(?:do|does)(?: not|n't|n’t) (?:say|mention|contain|provide|answer|state|specify))\b",
+    r"(?:\w{1,20}, )?(?:[^\s,;:]{1,40} ){0,6}?"
+    r"(?:I (?:do not|don't|don’t|cannot|can't|can’t) (?:know|say|tell|answer|find)"
+    rf"|{_READ} {_NOT} (?:say|mention|contain|provide|answer|state|specify|tell|explain)|{_READ} says? nothing"
+    rf"|(?:it|they) {_NOT} (?:say|mention|state|specify)|there is no (?:information|mention))\b",
     re.IGNORECASE,
 )
-TURNS = re.compile(r"[;:–—]|\b(?:but|however|although|though|except|yet|instead)\b", re.IGNORECASE)
+TURNS = re.compile(
+    r"[;–—]|:(?!\s(?:nothing|none|no)\b)|\b(?:but|however|although|though|except|yet|instead)\b", re.IGNORECASE
+)
 
 
 class Part(NamedTuple):
@@ -203,8 +213,7 @@ def _head(text: str, part: Part, following: Sequence[Part]) -> Part:
     """The part, which is a table's head where a line of dashes stands below it."""
     if not part.listed or not text.startswith("|", part.start):
         return part
-    below = text[part.end : following[0].start if following else len(text)]
-    line = below.removeprefix("\n").split("\n", 1)[0]
-    if not ("-" in line and "|" in line and RULE.match(line)):
+    below = BELOW.match(text, part.end, following[0].start if following else len(text))
+    if not below or not ("-" in below[1] and "|" in below[1] and RULE.match(below[1])):
         return part
-    return Part("head", part.start, part.end + 1 + len(line.rstrip()), listed=True)
+    return Part("head", part.start, below.end(), listed=True)
