@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 PAGES = Path(__file__).parents[1] / "policies" / "knowledge"
 SHIPPED = "kb"  # the name of the index of the shipped pages
+SHIPPED_SECONDS = 600.0  # that another process may take to make it
 INDEX_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much (0: unknown)
 
@@ -139,7 +140,7 @@ def _open_retriever(settings: Settings, policy: Policy, embedder: Embedder, repo
     except RetrievalError:  # missing, damaged, or of another format
         from trackbed.retrieval.ingest import ingest
 
-        ingest([PAGES], path, embedder, report)
+        ingest([PAGES], path, embedder, report, anew=True, wait=SHIPPED_SECONDS)
         return _opened(retriever, path, embedder)
 
 

@@ -22,5 +22,6 @@ __all__ = [
 
 # By the names that a policy uses. Each has `open(path, embedder)`, a class method that gives a Retriever.
 RETRIEVERS: Mapping[str, str] = {
+    "bm25": "trackbed.retrieval.bm25:Bm25Retriever",
     "faiss": "trackbed.retrieval.faiss_index:FaissRetriever",
 }
