@@ -19,7 +19,7 @@ from trackbed.retrieval.manifest import Manifest, SegmentRecord, command, damage
 from trackbed.retrieval.nearest import Hits, Mask, best, nearest, similarity
 from trackbed.retrieval.segment import Segment, sha256
 from trackbed.retrieval.types import ALLOW, Passage, Query
-from trackbed.retrieval.words import analyzer, idf, norms
+from trackbed.retrieval.words import analyzer, idf, norms, split
 
 REMEMBERED = 32  # answers to who may read what, for a generation
 TRIES = 20  # at opening an index that a writer changes all the time
@@ -210,7 +210,7 @@ class Index:
     def _weights(self, text: str) -> dict[str, float]:
         """What each of the text's terms that the index holds counts, for all the times that it is in the text."""
         weights: dict[str, float] = {}
-        for term in analyzer().terms(text):
+        for term in (term for word in split(text) for term in analyzer().terms(word)):
             weights[term] = weights.get(term, 0) + 1
         for term in list(weights):
             if not (holding := self._holding(term)):

@@ -11,6 +11,7 @@ import os
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from trackbed.retrieval.manifest import FileRecord, SegmentRecord, sync_folder
 from trackbed.retrieval.segment import DOCUMENT, FACT, FILES, PASSAGE, TERM, Segment, source_hash
 from trackbed.retrieval.types import Known, Passage
-from trackbed.retrieval.words import analyzer, posted, union
+from trackbed.retrieval.words import analyzer, posted, split, union
 
 BLOCK = 1 << 24  # bytes, or postings, that are worked on at once
 MOST_COUNTED = np.iinfo(np.uint16).max  # of one word in one row; more count as so many
@@ -38,10 +39,9 @@ class SegmentWriter:
         self._files = _Files(folder)
         self._facts = 0
         self._keys: set[str] = set()
-        self._analyzer = analyzer()
-        self._vocabulary: dict[str, int] = {}
-        self._tokens = array("i")
-        self._lengths = array("I")
+        self._forms = _Forms()
+        self._words = array("i")  # the forms of all rows, one after the other
+        self._lengths = array("I")  # in words, of each row
 
     def add(
         self, source: str, known: Known, passages: Sequence[Passage], texts: Sequence[str], vectors: NDArray[np.float32]
@@ -58,9 +58,9 @@ class SegmentWriter:
             at = self._files.add("passages.jsonl", line)
             fact = self._fact(facts, passage)
             entries[i] = (at, passage.start, passage.end, fact, zlib.crc32(line))
-            terms = self._analyzer.terms(text)
-            self._lengths.append(len(terms))
-            self._tokens.extend(self._vocabulary.setdefault(term, len(self._vocabulary)) for term in terms)
+            words = list(map(self._forms.__getitem__, split(text)))
+            self._words.extend(words)
+            self._lengths.append(len(words))
         self._files.add("passages.rows", entries.tobytes())
         self._files.add("vectors.f32", np.ascontiguousarray(vectors, dtype="<f4").tobytes())
         self.rows += len(passages)
@@ -69,15 +69,10 @@ class SegmentWriter:
 
     def finish(self) -> SegmentRecord:
         """Write the rest, and wait until all of it is on the disk."""
-        names = [term.encode() for term in self._vocabulary]
-        order = sorted(range(len(names)), key=names.__getitem__)
-        place = np.empty(len(order), dtype=np.int32)
-        place[order] = np.arange(len(order), dtype=np.int32)
-        lengths = np.frombuffer(self._lengths, dtype=np.uint32)
-        tokens = place[np.frombuffer(self._tokens, dtype=np.int32)]
-        terms, rows, counts = posted(tokens, lengths, len(names))
+        names, tokens, lengths = self._counted()
+        terms, rows, counts = posted(tokens, lengths)
         self._files.add("words.lengths", lengths.astype("<u4").tobytes())
-        _write_terms(self._files, [names[n] for n in order], np.bincount(terms, minlength=len(names)))
+        _write_terms(self._files, names, np.bincount(terms, minlength=len(names)))
         _write_postings(self._files, rows, counts)
         return SegmentRecord(
             name=self.folder.name,
@@ -92,6 +87,22 @@ class SegmentWriter:
     def abandon(self) -> None:
         """Close the files of a segment that is not to be."""
         self._files.abandon()
+
+    def _counted(self) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
+        """The terms in order, the number of each term of all rows one after the other, and how many each row has."""
+        analysed = [analyzer().terms(form) for form in self._forms]
+        names = sorted({term.encode() for terms in analysed for term in terms})
+        places = {name: place for place, name in enumerate(names)}
+        numbers = np.array([places[term.encode()] for terms in analysed for term in terms], dtype=np.int64)
+        sizes = np.array([len(terms) for terms in analysed], dtype=np.int64)
+        words = np.frombuffer(self._words, dtype=np.int32)
+        # Each word of a row gives the terms of its form: none, one, or several.
+        each = sizes[words]
+        ends = np.cumsum(each)
+        within = np.arange(int(each.sum())) - np.repeat(ends - each, each)
+        tokens = numbers[np.repeat((np.cumsum(sizes) - sizes)[words], each) + within]
+        last = np.cumsum(np.frombuffer(self._lengths, dtype=np.uint32), dtype=np.int64)
+        return names, tokens, np.diff(np.append(0, ends)[np.append(0, last)])
 
     def _fact(self, facts: dict[bytes, int], passage: Passage) -> int:
         line = _line([passage.source, dict(passage.metadata)])
@@ -139,6 +150,14 @@ def merge(folder: Path, parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> S
         files.abandon()
 
 
+class _Forms(dict[str, int]):
+    """Words as they are written, numbered as they come."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self)
+        return number
+
+
 class _Files:
     """The files of a segment while they are written, each with its length and digest so far."""
 
@@ -165,7 +184,10 @@ class _Files:
         """Wait until all is on the disk."""
         for file in self._open.values():
             file.flush()
-            os.fsync(file.fileno())
+        # At once: the disk takes hardly longer for all of them than for one.
+        with ThreadPoolExecutor(len(self._open)) as pool:
+            list(pool.map(os.fsync, (file.fileno() for file in self._open.values())))
+        for file in self._open.values():
             file.close()
         sync_folder(self._folder)
         return {name: FileRecord(bytes=self._sizes[name], sha256=self._digests[name].hexdigest()) for name in FILES}

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 K1, B = 1.5, 0.75  # how soon a word's repetitions count for little, and how much long rows are held back
 LONGEST = 64  # characters of a word; the rest of it counts for nothing
-REMEMBERED = 500_000  # words whose stems are kept
 
 # Possessives are dropped; what stands between white space in scripts that have none is cut into pairs.
 _WORD = re.compile(r"['’]s\b|([^\W_]+)")
@@ -26,29 +25,24 @@ _UNSPACED = re.compile(
 )
 
 
+def split(text: str) -> list[str]:
+    """The words of a text, in order, lower-case; some may be empty."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
 class Analyzer:
-    """Gives the terms of a text: its words, lower-case, without English endings and the commonest English words."""
+    """Gives the terms of a word: itself without an English ending, or none for the commonest English words."""
 
     def __init__(self) -> None:
         from bm25s.stopwords import STOPWORDS_EN
         from Stemmer import Stemmer
 
         self._stem = Stemmer("english", 0).stemWord
-        self._plain: dict[str, tuple[str, ...]] = dict.fromkeys(("", *STOPWORDS_EN), ())
-        self._known = dict(self._plain)
+        self._plain = frozenset(("", *STOPWORDS_EN))
 
-    def terms(self, text: str) -> list[str]:
-        """The terms of a text, in order, with repetitions."""
-        found: list[str] = []
-        for word in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
-            terms = self._known.get(word)
-            if terms is None:
-                terms = tuple(self._cut(word[: LONGEST * LONGEST]))
-                if len(word) <= LONGEST:
-                    self._known = self._known if len(self._known) < REMEMBERED else dict(self._plain)
-                    self._known[word] = terms
-            found.extend(terms)
-        return found
+    def terms(self, word: str) -> tuple[str, ...]:
+        """The terms of a word; of one in a script without white space, its pairs of characters."""
+        return () if word in self._plain else tuple(self._cut(word[: LONGEST * LONGEST]))
 
     def _cut(self, word: str) -> Iterator[str]:
         for n, part in enumerate(_UNSPACED.split(word)):
@@ -60,7 +54,7 @@ class Analyzer:
 
 @cache
 def analyzer() -> Analyzer:
-    """The one that questions are read with."""
+    """The only one; making it loads libraries."""
     return Analyzer()
 
 
@@ -127,10 +121,10 @@ def norms(lengths: NDArray[np.uint32], mean: float) -> NDArray[np.float32]:
     return np.asarray(K1 * (1 - B + B * (lengths.astype(np.float32) / np.float32(mean or 1))), dtype=np.float32)
 
 
-def posted(tokens: NDArray[np.int32], lengths: NDArray[np.uint32], terms: int) -> tuple[NDArray[np.int64], ...]:
+def posted(tokens: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     """Postings of rows whose tokens stand one after the other: (terms, rows, counts), by term and then row."""
     rows = len(lengths)
-    keys = tokens.astype(np.int64) * rows + np.repeat(np.arange(rows, dtype=np.int64), lengths)
+    keys = tokens * rows + np.repeat(np.arange(rows, dtype=np.int64), lengths)
     found, counts = np.unique(keys, return_counts=True)
     return found // max(rows, 1), found % max(rows, 1), counts
 
