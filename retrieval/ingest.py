@@ -6,13 +6,12 @@ is held in memory than what is next.
 """
 
 import hashlib
-import json
-import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -21,9 +20,9 @@ from numpy.typing import NDArray
 
 from trackbed.retrieval.chunk import Chunking, chunk
 from trackbed.retrieval.errors import DocumentUnreadable, RetrievalError
-from trackbed.retrieval.load import load
 from trackbed.retrieval.searchable import searchable
-from trackbed.retrieval.types import Document, Embedder, Known, Passage, Writer
+from trackbed.retrieval.sources import Found, LeftOut, document_digest, find, gone, roots_of
+from trackbed.retrieval.types import Document, Embedder, Known, Mover, Passage, Writer
 from trackbed.retrieval.writer import WAIT, IndexWriter
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many in all (0: unknown)
@@ -80,15 +79,14 @@ def ingest_into(
     """The same for any writer: puts and deletes what changed, and commits."""
     paths = list(paths)
     _check(paths)
-    roots = [os.path.abspath(path) for path in paths]
     work = _Ingestion(writer, embedder, chunking, progress or (lambda step, done, total: None))
-    work.put(_found(paths, roots, work.known, work.skipped))
-    if not work.seen and not work.skipped and not work.known:
-        raise RetrievalError("there is no document to ingest")
+    work.put(find(paths, work.known))
     if not work.seen:
         raise RetrievalError("; ".join(["there is no document to ingest", *work.skipped[:3]]))
+    roots = roots_of(paths)
     for source, known in work.known.items():
-        if known.root in roots and source not in work.seen and _gone(source, known.root):
+        missing = known.root in roots and source not in work.seen and source not in work.kept
+        if missing and (source in work.doubtful or gone(source, known.root)):
             work.delete(source)
     return work.commit()
 
@@ -109,21 +107,8 @@ def ingest_documents(
     """
     with IndexWriter(index_path, embedder, chunking._asdict(), anew=anew, wait=wait) as writer:
         work = _Ingestion(writer, embedder, chunking, progress or (lambda step, done, total: None))
-        work.put(_Found(document, "", document_digest(document)) for document in documents)
+        work.put(Found(one.source, "", document_digest(one), partial(_itself, one)) for one in documents)
         return work.commit()
-
-
-def document_digest(document: Document) -> str:
-    """Changes with anything of a document."""
-    return hashlib.sha256(json.dumps(asdict(document), sort_keys=True, default=list).encode()).hexdigest()
-
-
-class _Found(NamedTuple):
-    """A document, and where it is from."""
-
-    document: Document
-    root: str
-    digest: str
 
 
 class _Split(NamedTuple):
@@ -145,18 +130,22 @@ class _Ingestion:
         self._passages = 0
         self._counts = dict.fromkeys(("added", "updated", "unchanged", "deleted"), 0)
         self.known: Mapping[str, Known] = dict(writer.known())
-        self.seen: set[str] = set()
+        self.seen: set[str] = set()  # sources of what is, or will be, in the index as it is now
+        self.kept: set[str] = set()  # of what could not be read
+        self.doubtful: set[str] = set()  # of what could not be read, and might say who may read it
         self.skipped: list[str] = []
 
-    def put(self, found: Iterable[_Found | DocumentUnreadable]) -> None:
+    def put(self, found: Iterable[Found | LeftOut]) -> None:
         """Embed and put what is new or has changed."""
         window: list[_Split] = []
-        with closing(_ahead(self._split(found), AHEAD)) as splits:
+        passages = 0
+        with closing(_ahead(self._changed(found), AHEAD)) as splits:
             for split in splits:
                 window.append(split)
-                if sum(len(one.passages) for one in window) >= WINDOW:
+                passages += len(split.passages)
+                if passages >= WINDOW:
                     self._put(window)
-                    window = []
+                    window, passages = [], 0
         if window:
             self._put(window)
 
@@ -173,29 +162,50 @@ class _Ingestion:
         passages = sum(one.passages for one in known.values())
         return IngestReport(len(known), passages, skipped=tuple(self.skipped), **self._counts)
 
-    def _split(self, found: Iterable[_Found | DocumentUnreadable]) -> Iterator[_Split]:
+    def _changed(self, found: Iterable[Found | LeftOut]) -> Generator[_Split, None, None]:
         """The passages of what is new or has changed. Runs in the thread that reads."""
         for one in found:
-            if isinstance(one, DocumentUnreadable):
-                self.skipped.append(str(one))
+            if isinstance(one, LeftOut):
+                self.skipped.append(one.why)
+                self.kept.add(one.source)
                 continue
-            document, root, digest = one
-            source = document.source
-            self.seen.add(source)
-            self._report("reading", len(self.seen), 0)
-            digest = hashlib.sha256(f"{VERSION} {self._chunking} {digest}".encode()).hexdigest()
-            before = self.known.get(source)
-            if before and (before.digest, before.root) == (digest, root):
-                self._counts["unchanged"] += 1
+            digest = hashlib.sha256(f"{VERSION} {self._chunking} {one.digest}".encode()).hexdigest()
+            before = self.known.get(one.source)
+            same = before is not None and one.digest and before.digest == digest
+            if before and same and (before.root == one.root or isinstance(self._writer, Mover)):
+                self._seen(one.source, "unchanged")
+                if before.root != one.root:
+                    yield _Split(one.source, Known(digest, one.root, before.passages), ())
+                continue
+            try:
+                document = one.read()
+            except DocumentUnreadable as error:
+                self._unreadable(one, error)
                 continue
             passages = tuple(chunk(document, self._chunking))
-            self._counts["updated" if before else "added"] += 1
-            yield _Split(source, Known(digest, root, len(passages)), passages)
+            self._seen(one.source, "updated" if before else "added")
+            yield _Split(one.source, Known(digest, one.root, len(passages)), passages)
+
+    def _seen(self, source: str, what: str) -> None:
+        self.seen.add(source)
+        self._counts[what] += 1
+        self._report("reading", len(self.seen), 0)
+
+    def _unreadable(self, one: Found, error: DocumentUnreadable) -> None:
+        """Keep what the index has of a document; not where a list of readers may be in what cannot be read."""
+        doubtful = one.source in self.known and not one.plain
+        (self.doubtful if doubtful else self.kept).add(one.source)
+        doubt = "; so who may read it is not certain, and it is found no more" if doubtful else ""
+        self.skipped.append(f"{error}{doubt}")
 
     def _put(self, window: Sequence[_Split]) -> None:
         vectors = self._embed([searchable(passage) for split in window for passage in split.passages])
         first = 0
         for source, known, passages in window:
+            if known.passages and not passages:
+                assert isinstance(self._writer, Mover)
+                self._writer.move(source, known.root)
+                continue
             self._writer.put(source, known, passages, vectors[first : first + len(passages)])
             first += len(passages)
 
@@ -219,49 +229,17 @@ class _Ingestion:
         return vectors
 
 
+def _itself(document: Document) -> Document:
+    return document
+
+
 def _check(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.exists():
             raise DocumentUnreadable(f"{path}: there is no such file or folder")
 
 
-def _found(
-    paths: Sequence[Path], roots: Sequence[str], known: Mapping[str, Known], skipped: list[str]
-) -> Iterator[_Found | DocumentUnreadable]:
-    """The documents of these paths. What another path that is still there already has under its name is left out."""
-    sources: dict[str, str] = {}
-    for path, root in zip(paths, roots, strict=True):
-        for loaded in load([path]):
-            if isinstance(loaded, DocumentUnreadable):
-                yield loaded
-                continue
-            before = known.get(loaded.source)
-            other = sources.get(loaded.source)
-            if other is None and before and before.root not in ("", *roots) and not _gone(loaded.source, before.root):
-                other = before.root
-            if other is not None and other != root:
-                yield DocumentUnreadable(
-                    f"{root}: {loaded.source!r} is already there, from {other}; ingest the folder above both, or "
-                    "delete that one first"
-                )
-                continue
-            sources[loaded.source] = root
-            yield _Found(loaded, root, document_digest(loaded))
-
-
-def _gone(source: str, root: str) -> bool:
-    """Whether a document is no more where it was found; one that cannot be looked at is not gone."""
-    path = Path(root)
-    try:
-        os.lstat(path / source if path.is_dir() else path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _ahead(items: Iterator[T], most: int) -> Generator[T, None, None]:
+def _ahead(items: Generator[T, None, None], most: int) -> Generator[T, None, None]:
     """The same items, made by another thread that is some ahead. Its error is raised here, after what came before."""
     made: queue.Queue[T | BaseException | None] = queue.Queue(most)
     stopped = threading.Event()
@@ -276,10 +254,11 @@ def _ahead(items: Iterator[T], most: int) -> Generator[T, None, None]:
 
     def work() -> None:
         try:
-            for item in items:
-                give(item)
-                if stopped.is_set():
-                    return
+            with closing(items):
+                for item in items:
+                    give(item)
+                    if stopped.is_set():
+                        return
             give(None)
         except BaseException as error:  # noqa: BLE001  raised below
             give(error)

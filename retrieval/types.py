@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,4 +150,13 @@ class Writer(Protocol):
 
     def commit(self) -> None:
         """Make it all count, in one step. Raises RetrievalError when it cannot; then what was there is there still."""
+        ...
+
+
+@runtime_checkable
+class Mover(Protocol):
+    """A writer that need not be given a document again to say where it comes from now."""
+
+    def move(self, source: str, root: str) -> None:
+        """Say that a document comes from another root now."""
         ...

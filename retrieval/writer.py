@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -148,6 +148,16 @@ class IndexWriter:
             self._places[source] = (self._under_way, number)
             if self._under_way.writer.rows >= PART:
                 self._finish_part()
+
+    def move(self, source: str, root: str) -> None:
+        """Say that a document comes from another root now."""
+        part, number = self._places[source]
+        assert isinstance(part, _Part)
+        segment, known = part.segment, self._known[source]
+        first = int(segment.firsts[number])
+        rows = range(first, first + known.passages)
+        passages = [segment.passage(row, 0.0) for row in rows]
+        self.put(source, replace(known, root=root), passages, segment.vectors[rows.start : rows.stop])
 
     def delete(self, source: str) -> None:
         """Take a document out, if it is there."""
