@@ -113,6 +113,14 @@ class Embedder(Protocol):
         ...
 
 
+class PairScorer(Protocol):
+    """Reads a question beside each text."""
+
+    def score(self, question: str, texts: Sequence[str]) -> "NDArray[np.float32]":
+        """How well each text answers the question, 0 to 1: [texts]."""
+        ...
+
+
 class Retriever(Protocol):
     """Finds the passages that bear on a question."""
 
