@@ -76,7 +76,7 @@ def _load(folder: Path) -> "Loaded":
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return Loaded(
+        loaded: Loaded = Loaded(
             str(folder),
             local_files_only=True,
             activation_fn=nn.Identity(),  # some checkpoints name a sigmoid, others nothing; ours comes after
@@ -84,6 +84,7 @@ def _load(folder: Path) -> "Loaded":
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelLoadError(f"{folder} is not a cross-encoder that sentence-transformers loads: {error}") from error
+    return loaded
 
 
 def _encodable(text: str) -> str:

@@ -52,6 +52,7 @@ def worst_case(policy: Policy) -> Cost:
     times: Mapping[str, int] = {"retrieval": policy.knowledge.passages if policy.knowledge else 0, "output": drafts}
     return Cost(
         model_calls=bool(policy.dialog and policy.dialog.model)
+        + bool(policy.knowledge and policy.knowledge.asks)
         + drafts
         + sum(times.get(stage, 1) * count for stage, count in calls.items()),
         per_message=calls.get("input", 0),

@@ -54,6 +54,12 @@ def _retriever(value: str) -> str:
     return value
 
 
+def _different(value: list[str]) -> list[str]:
+    if twice := [name for name in value if value.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} is named twice")
+    return value
+
+
 def _wanted(value: object) -> object:
     """What a filter says of a key, if it is something that metadata can be compared with."""
     if isinstance(value, dict):
@@ -107,6 +113,12 @@ Spoken = Annotated[
 # What each rail may say is its own schema's business.
 Rails = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_RAILS)]
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*$", max_length=100)]
+Indexes = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    Field(min_length=1, max_length=8),
+    AfterValidator(_different),
+]
 Scalar = str | bool | int | float
 # What metadata must say: a text is a template, and one that is a single {{ expression }} keeps its type.
 Wanted = Annotated[
@@ -193,8 +205,8 @@ class KnowledgeKeys(Keys):
     """Where passages come from."""
 
     called: ClassVar[str] = "knowledge"
-    index: str = Field(min_length=1)
-    """What `trackbed ingest` wrote: a name or a path; `kb` is the shipped one."""
+    index: Indexes
+    """What `trackbed ingest` wrote: a name or a path, or a list of them; `kb` is the shipped one."""
     retriever: Annotated[str, AfterValidator(_retriever)] = Field(
         "faiss", json_schema_extra={"pattern": f"^({'|'.join(RETRIEVERS)}|{IMPORT_PATH})$"}
     )
@@ -204,7 +216,21 @@ class KnowledgeKeys(Keys):
     passages: int = Field(4, ge=1, le=50)
     """How many passages are given to the model at most."""
     minimum_score: float = Field(0.3, ge=-1, le=1)
-    """How similar a passage must be to the question, as a cosine; below it, it counts as not found."""
+    """How well a passage must suit the question, as the retriever scores it; below it, it counts as not found."""
+    rewrite: str = Field("none", min_length=1)
+    """What is sought beside a question that leans on what was said: `none`, `rules`, or a model that words it anew."""
+    rerank: str | None = Field(None, min_length=1)
+    """One of the models, a cross-encoder, that puts the candidates in order by reading each beside the question."""
+    candidates: int = Field(30, ge=1, le=200)
+    """How many passages are found at first, where some of them are chosen by `rerank` or `diversity`."""
+    diversity: float | None = Field(None, ge=0, le=1)
+    """How much passages that repeat each other give way: 0 hardly, 1 as much as can be."""
+    neighbours: int = Field(0, ge=0, le=10)
+    """How many passages before and after each one found are joined to it."""
+    section: bool = False
+    """Whether the rest of its section is joined to each passage found, as far as there is room."""
+    timeout: Duration = Field(2.0, json_schema_extra={"default": "2s"})
+    """How long `rerank`, `diversity` and what is joined may take; what is not done then is left out."""
 
 
 class SamplingKeys(Keys):

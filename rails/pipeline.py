@@ -23,6 +23,7 @@ from trackbed.rails.marks import unmarked
 from trackbed.rails.prompt import render_prompt
 from trackbed.rails.pseudonyms import hidden, hide, restored
 from trackbed.rails.quote import quote
+from trackbed.rails.rewrite import NONE, ask_rewrite, rewrite
 from trackbed.rails.sentences import sentences
 from trackbed.rails.stage import Opinion, Rewriter, StagedRail, beginning, drop, mask, merge, run_stage
 from trackbed.rails.stream import HoldBack, waits_for_the_end
@@ -48,6 +49,7 @@ from trackbed.rails.types import (
     Turn,
     Verdict,
 )
+from trackbed.retrieval.found import find
 from trackbed.retrieval.types import Passage, Retriever
 
 if TYPE_CHECKING:  # who holds a policy has loaded what reads one; this file need not
@@ -262,14 +264,29 @@ class Pipeline:
         """The turn with the passages that bear on its question, none below the policy's minimum score."""
         if self.retriever is None or self.policy.knowledge is None:
             return turn
-        started, knowledge = perf_counter(), self.policy.knowledge
-        found = await self.retriever.search(knowledge.query(turn), knowledge.passages)
+        knowledge, also = self.policy.knowledge, await self._also(turn, trace)
+        started = perf_counter()
+        found, how = await find(self.retriever, knowledge.query(turn, also), knowledge.passages)
         kept = tuple(passage for passage in found if passage.score >= knowledge.minimum_score)
         best = round(found[0].score, 4) if found else None
-        notes = {"passages": len(kept), "best_score": best}
+        notes = {"passages": len(kept), "best_score": best, **how}
         ended = perf_counter()
         trace.add(Span("retrieval", "search", 1000 * (ended - started), notes=notes, ended=ended))
         return hidden(replace(turn, passages=kept))
+
+    async def _also(self, turn: Turn, trace: Trace) -> tuple[str, ...]:
+        """What is sought beside the question, which may lean on the conversation. A model that fails adds nothing."""
+        knowledge = self.policy.knowledge
+        if knowledge is None or knowledge.rewrite == NONE or not turn.history:
+            return ()
+        if knowledge.asks is None:
+            return rewrite(turn.question, turn.history)
+        started = perf_counter()
+        made = await ask_rewrite(self.generators[knowledge.asks], turn.question, turn.history)
+        ended, notes = perf_counter(), {"model": knowledge.asks, "rewritten": len(made.also)}
+        span = Span("retrieval", "rewrite", 1000 * (ended - started), error=made.error, calls=1, notes=notes)
+        trace.add(span._replace(usage=made.usage, ended=ended))
+        return made.also
 
     async def _draft(self, turn: Turn, trace: Trace, listen: Listener | None) -> tuple[Turn, Verdict]:
         """The turn with the model's answer, judged only as far as it was shown. Raises what the model raises."""

@@ -223,7 +223,7 @@ def load_policy(path_or_name: str | Path) -> Policy:
         generation=_generation(keys, root, scope, problems),
         rails=rails,
         refuse=_refuse(root, names, scope, problems),
-        knowledge=read_knowledge(keys.knowledge, root.keys["knowledge"], _filter_names(scope), problems)
+        knowledge=read_knowledge(keys.knowledge, root.keys["knowledge"], _filter_names(scope), scope.models, problems)
         if keys.knowledge
         else None,
         budget=Budget(**keys.budget.model_dump()) if keys.budget else Budget(),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from trackbed.llm.types import Completion, Delta, FinishReason, Generator, Prompt, RawPrompt, SamplingParams, Usage
 from trackbed.rails.types import Models
+from trackbed.retrieval.found import Found, find
 from trackbed.retrieval.types import Passage, Query, Retriever
 
 
@@ -159,9 +160,13 @@ class RecordedRetriever:
 
     async def search(self, query: Query, k: int) -> tuple[Passage, ...]:
         """As the retriever does."""
-        found = await self.retriever.search(query, k)
+        return (await self.find(query, k)).passages
+
+    async def find(self, query: Query, k: int) -> Found:
+        """As the retriever does."""
+        found = await find(self.retriever, query, k)
         if notes := NOTES.get():
-            notes.searches.append(Search(self.index, query.text, k, tuple(found), among_digest(query)))
+            notes.searches.append(Search(self.index, query.text, k, found.passages, among_digest(query)))
         return found
 
 

@@ -14,6 +14,7 @@ from trackbed.llm.types import Generator, Message, SamplingParams, Usage
 from trackbed.rails.deadline import within
 from trackbed.rails.sentences import STOP_WORDS, WORD, content, sentences
 
+NONE, RULES = "none", "rules"  # what a policy may say of it, beside the name of a model
 MESSAGES = 6  # the last of the conversation that are looked at
 CHARACTERS = 2000  # of each
 TOPIC = 12  # words that are added at most

@@ -34,6 +34,8 @@ def unused(policy: Policy, root: Node) -> Iterator[Remark]:
 def asked_models(policy: Policy) -> set[str]:
     """The models that something in the policy asks."""
     asked = {policy.generation.model, *(model for use in _uses(policy) for _, model in named_models(use.config))}
+    if policy.knowledge:
+        asked |= {name for name in (policy.knowledge.asks, policy.knowledge.rerank) if name}
     return asked | {policy.dialog.model} if policy.dialog and policy.dialog.model else asked
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import ListRetriever, ScriptedGenerator
+from trackbed.llm.types import Message
 from trackbed.rails import RailsError, Turn, load_policy
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.types import Models
@@ -80,3 +81,67 @@ def test_a_mistake_in_a_filter_is_told_with_its_place(tmp_path: Path, filter_: s
     with pytest.raises(RailsError, match=r"policy\.yaml:5:\d+: ") as raised:
         load_policy(tmp_path / "policy.yaml")
     assert words in str(raised.value)
+
+
+ASKED = (Message("user", "How do I add a rail?"), Message("assistant", "Write a class."))
+MODEL = """policy: 1
+models: {small: smollm2-135m-instruct}
+knowledge: {index: kb, rewrite: small}
+"""
+
+
+async def test_a_question_that_leans_on_the_conversation_is_sought_with_what_was_asked(tmp_path: Path) -> None:
+    turn = Turn("And where is it tested?", ASKED, judged=2)
+    query, _ = await sought(tmp_path, "rewrite: rules", turn)
+    assert (query.text, query.also) == (turn.question, ("add rail: And where is it tested?",))
+    query, _ = await sought(tmp_path, "rewrite: none", turn)
+    assert query.also == ()
+
+
+async def test_a_model_words_a_question_anew_and_the_trace_tells_of_it(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(MODEL)
+    retriever = ListRetriever(RAIL)
+    models = {"chat": ScriptedGenerator("A rail is one check."), "small": ScriptedGenerator("Where do I add a rail?")}
+    pipeline = Pipeline(load_policy(tmp_path / "policy.yaml"), Models(models), retriever)
+    reply = await pipeline.respond(Turn("And where?", ASKED))
+    assert retriever.queries[0].also == ("Where do I add a rail?",)
+    [span] = [span for span in reply.trace.spans if span.name == "rewrite"]
+    assert (span.calls, span.error, dict(span.notes)) == (1, "", {"model": "small", "rewritten": 1})
+
+
+async def test_a_model_that_fails_leaves_the_question_alone_and_the_trace_says_so(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(MODEL)
+    retriever = ListRetriever(RAIL)
+    models = {"chat": ScriptedGenerator("A rail is one check."), "small": ScriptedGenerator(fails=ValueError("no"))}
+    pipeline = Pipeline(load_policy(tmp_path / "policy.yaml"), Models(models), retriever)
+    reply = await pipeline.respond(Turn("And where?", ASKED))
+    assert (retriever.queries[0].also, reply.verdict.action) == ((), "allow")
+    assert [span.error for span in reply.trace.spans if span.name == "rewrite"] == ["ValueError"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("rewrite: rule", "'rule' is no way to rewrite a question; did you mean 'rules'?"),
+        ("rerank: chatt", "'chatt' is not one of the models; did you mean 'chat'?"),
+        ("candidates: 0", "'knowledge.candidates' is 0"),
+        ("diversity: 1.5", "'knowledge.diversity' is 1.5"),
+        ("neighbours: 99", "'knowledge.neighbours' is 99"),
+        ("timeout: 2", "2 is not a duration"),
+    ],
+)
+def test_a_mistake_in_how_is_searched_is_told(tmp_path: Path, keys: str, words: str) -> None:
+    (tmp_path / "policy.yaml").write_text(f"policy: 1\nknowledge: {{index: kb, {keys}}}\n")
+    with pytest.raises(RailsError) as raised:
+        load_policy(tmp_path / "policy.yaml")
+    assert words in str(raised.value)
+
+
+def test_several_indexes_are_named_once_each(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("policy: 1\nknowledge: {index: [kb, handbook]}\n")
+    knowledge = load_policy(tmp_path / "policy.yaml").knowledge
+    assert knowledge is not None
+    assert (knowledge.indexes, knowledge.index) == (("kb", "handbook"), "kb, handbook")
+    (tmp_path / "policy.yaml").write_text("policy: 1\nknowledge: {index: [kb, kb]}\n")
+    with pytest.raises(RailsError, match="'kb' is named twice"):
+        load_policy(tmp_path / "policy.yaml")
