@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from trackbed.apps.commands import answer, attack, bench, documents, evaluate, models, policy, trace
+from trackbed.apps.commands import answer, attack, bench, documents, evaluate, indexes, models, policy, trace
 from trackbed.apps.settings import SettingsError, calm, load_settings
 from trackbed.apps.terminal import err, say
 from trackbed.llm.errors import LLMError
@@ -74,7 +74,7 @@ def options(
     context.obj = load_settings(config)
 
 
-for module in (answer, attack, bench, documents, evaluate, models, policy, trace):
+for module in (answer, attack, bench, documents, evaluate, indexes, models, policy, trace):
     module.register(app)
 
 

@@ -25,6 +25,7 @@ REMEMBERED = 32  # answers to who may read what, for a generation
 TRIES = 20  # at opening an index that a writer changes all the time
 
 Allowed = tuple[Mask | None, ...]  # for each segment the rows that may be found; None: all of them
+Deleted = tuple[NDArray[np.bool_] | None, ...]  # for each segment the documents that are in it no more; None: none
 
 __all__ = ["Allowed", "Hits", "Index"]
 
@@ -32,11 +33,15 @@ __all__ = ["Allowed", "Hits", "Index"]
 class Index:
     """A generation of an index. It may be used from any thread."""
 
-    def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], live: Allowed) -> None:
+    def __init__(self, path: Path, manifest: Manifest, segments: Sequence[Segment], deleted: Deleted) -> None:
         self.path = path
         self.manifest = manifest
         self.segments = tuple(segments)
-        self._live = live
+        self.deleted = deleted
+        self._live: Allowed = tuple(
+            None if marks is None else Mask.of(~segment.rows_of(marks))
+            for segment, marks in zip(segments, deleted, strict=True)
+        )
         self._firsts = np.cumsum([0, *(segment.record.rows for segment in segments)])
         self._answers: OrderedDict[object, Allowed] = OrderedDict()
         self._lock = Lock()
@@ -68,13 +73,12 @@ class Index:
     @classmethod
     def _open(cls, path: Path, manifest: Manifest, opened: dict[str, Segment]) -> "Index":
         segments = []
-        live: list[Mask | None] = []
+        deleted = []
         for record in manifest.segments:
             segment = opened.get(record.name) or Segment(path, record, manifest.embedder.dimension)
             segments.append(segment)
-            deleted = read_deleted(path, record)
-            live.append(None if deleted is None else Mask.of(~segment.rows_of(deleted)))
-        return cls(path, manifest, segments, tuple(live))
+            deleted.append(read_deleted(path, record))
+        return cls(path, manifest, segments, tuple(deleted))
 
     def __len__(self) -> int:
         """How many passages can be found."""

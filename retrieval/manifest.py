@@ -31,7 +31,7 @@ class EmbedderRecord(_Record):
     dimension: int
 
     @classmethod
-    def of(cls, embedder: Embedder) -> "EmbedderRecord":
+    def of(cls, embedder: "Embedder | EmbedderRecord") -> "EmbedderRecord":
         """What tells this embedder from others."""
         return cls(name=embedder.name, sha256=embedder.sha256, dimension=embedder.dimension)
 
@@ -150,7 +150,7 @@ def damaged(path: Path, file: Path) -> RetrievalError:
     return RetrievalError(f"{file} is damaged; make the index anew: {command(path, anew=True)}")
 
 
-def check_embedder(path: Path, manifest: Manifest, embedder: Embedder) -> None:
+def check_embedder(path: Path, manifest: Manifest, embedder: Embedder | EmbedderRecord) -> None:
     """Raises IndexMismatch, which names both, when another embedder made the index."""
     in_use = EmbedderRecord.of(embedder)
     if not manifest.embedder.same(in_use):

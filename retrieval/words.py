@@ -18,6 +18,15 @@ from numpy.typing import NDArray
 K1, B = 1.5, 0.75  # how soon a word's repetitions count for little, and how much long rows are held back
 LONGEST = 64  # characters of a word; the rest of it counts for nothing
 
+# The commonest English words, which say nothing of what a text is about.
+_COMMON = """
+a about after all also an and any are as at be because been before being between but by can could did do does during
+each for from had has have he her here him his how i if in into is it its may me more most my no nor not of on only or
+other our out over own she should so some such than that the their them then there these they this those through to too
+under until up us very was we were what when where which while who whom why will with would you your
+"""
+PLAIN = frozenset(("", *_COMMON.split()))
+
 # Possessives are dropped; what stands between white space in scripts that have none is cut into pairs.
 _WORD = re.compile(r"['’]s\b|([^\W_]+)")
 _UNSPACED = re.compile(
@@ -34,15 +43,13 @@ class Analyzer:
     """Gives the terms of a word: itself without an English ending, or none for the commonest English words."""
 
     def __init__(self) -> None:
-        from bm25s.stopwords import STOPWORDS_EN
         from Stemmer import Stemmer
 
         self._stem = Stemmer("english", 0).stemWord
-        self._plain = frozenset(("", *STOPWORDS_EN))
 
     def terms(self, word: str) -> tuple[str, ...]:
         """The terms of a word; of one in a script without white space, its pairs of characters."""
-        return () if word in self._plain else tuple(self._cut(word[: LONGEST * LONGEST]))
+        return () if word in PLAIN else tuple(self._cut(word[: LONGEST * LONGEST]))
 
     def _cut(self, word: str) -> Iterator[str]:
         for n, part in enumerate(_UNSPACED.split(word)):

@@ -90,7 +90,13 @@ class IndexWriter:
     """
 
     def __init__(
-        self, path: Path, embedder: Embedder, chunking: Mapping[str, int], *, anew: bool = False, wait: float = WAIT
+        self,
+        path: Path,
+        embedder: Embedder | EmbedderRecord,
+        chunking: Mapping[str, int],
+        *,
+        anew: bool = False,
+        wait: float = WAIT,
     ) -> None:
         self.path = path
         self._embedder = EmbedderRecord.of(embedder)
@@ -104,7 +110,7 @@ class IndexWriter:
                 raise RetrievalError(
                     f"{path} holds other things than an index, such as {sorted(others)[0]!r}; name another folder"
                 )
-            self._before = _manifest_to_change(path, embedder, self._chunking, anew=anew)
+            self._before = _manifest_to_change(path, self._embedder, self._chunking, anew=anew)
             _tidy(path, self._before)
             self._parts = [] if anew or not self._before else _opened(path, self._before)
             self._stack = stack.pop_all()
@@ -297,7 +303,9 @@ def _to_merge(sizes: Sequence[int]) -> int:
     return chosen if chosen > 1 else 0
 
 
-def _manifest_to_change(path: Path, embedder: Embedder, chunking: Mapping[str, int], *, anew: bool) -> Manifest | None:
+def _manifest_to_change(
+    path: Path, embedder: EmbedderRecord, chunking: Mapping[str, int], *, anew: bool
+) -> Manifest | None:
     """The manifest of the index that is there. Raises IndexMismatch where it cannot be added to."""
     if anew:
         return _manifest_or_none(path)

@@ -8,6 +8,8 @@ import typer
 from trackbed.apps.settings import Settings
 from trackbed.apps.terminal import err, print_json, progress_bar, say
 
+SOME_LEFT_OUT = 1
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -18,15 +20,22 @@ def ingest(
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(help="Files and folders: Markdown, text, HTML, PDF, CSV, JSON.")],
     to: Annotated[str, typer.Option(help="The index: a name, which policies use, or a path such as ./index.")],
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make the index of these paths alone, whatever it was before.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Make an index of documents. It takes the place of the one of that name when all has gone well.
+    """Bring an index up to date with documents, or make it. What has not changed is not embedded again.
 
-    Files that cannot be read are named and left out. Exit status: 0 the index is made; 2 it is not, because
-    nothing could be read or something failed.
+    Documents that were ingested from the same paths and are there no more are taken out; those of other paths stay.
+    Who is searching goes on meanwhile. Files that cannot be read are named and left out, and what the index had of
+    them stays, unless it is not certain any more who may read it. Exit status: 0 all is in the index; 1 some files
+    were left out; 2 the index is as it was before, because nothing could be read or something failed.
 
     Example: [bold]trackbed ingest docs/ handbook.pdf --to handbook[/]
     """
+    from dataclasses import asdict
+
     from trackbed.apps.build import SHIPPED, index_path, open_embedder
     from trackbed.retrieval import ingest as retrieval
 
@@ -35,11 +44,13 @@ def ingest(
     settings: Settings = context.obj
     index = index_path(settings, to)
     with progress_bar(hidden=as_json) as report:
-        made = retrieval.ingest(paths, index, open_embedder(settings), report)
+        made = retrieval.ingest(paths, index, open_embedder(settings), report, anew=rebuild)
     for sentence in made.skipped:
         say(f"left out: {sentence}", err)
     if as_json:
-        counts = {"documents": made.documents, "passages": made.passages, "skipped": list(made.skipped)}
-        print_json({"index": str(index), **counts})
+        print_json({"index": str(index), **asdict(made)})
     else:
-        say(f"{made.passages} passages of {made.documents} documents are in {index}")
+        changes = f"{made.added} added, {made.updated} updated, {made.unchanged} unchanged, {made.deleted} deleted"
+        say(f"{changes}; {made.passages} passages of {made.documents} documents are in {index}")
+    if made.skipped:
+        raise typer.Exit(SOME_LEFT_OUT)
