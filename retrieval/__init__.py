@@ -24,4 +24,5 @@ __all__ = [
 RETRIEVERS: Mapping[str, str] = {
     "bm25": "trackbed.retrieval.bm25:Bm25Retriever",
     "faiss": "trackbed.retrieval.faiss_index:FaissRetriever",
+    "hybrid": "trackbed.retrieval.hybrid:HybridRetriever",
 }
