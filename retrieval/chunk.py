@@ -10,6 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,16 @@ def chunk(document: Document, chunking: Chunking = Chunking()) -> Iterator[Passa
     No passage is longer than the size, holds text of two sections, or breaks a code block or a table row
     that would fit in one.
     """
+    before = None
+    for passage in _passages(document, chunking):
+        if before:
+            yield replace(before, gap=document.text[before.end : passage.start])
+        before = passage
+    if before:
+        yield before
+
+
+def _passages(document: Document, chunking: Chunking) -> Iterator[Passage]:
     size, overlap = chunking
     if not 0 <= overlap < size:
         raise ValueError(f"passages of {size} characters cannot overlap by {overlap}")

@@ -26,7 +26,7 @@ from trackbed.retrieval.types import Document, Embedder, Known, Mover, Passage, 
 from trackbed.retrieval.writer import WAIT, IndexWriter
 
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, how many in all (0: unknown)
-VERSION = 2  # of how documents are read, split and made searchable; what another one made is made anew
+VERSION = 3  # of how documents are read, split and made searchable; what another one made is made anew
 BATCH = 64  # passages that are embedded at once, and between two reports of progress
 WINDOW = 32 * BATCH  # passages that are put in order of length, so that a batch holds little padding
 AHEAD = 64  # documents that are read before the embedder wants them

@@ -51,6 +51,8 @@ class Passage:
     page: int | None = None  # where it begins, counted from 1, for paged formats
     metadata: Mapping[str, Value] = field(default_factory=dict)
     pages: tuple[int, ...] = ()  # where in the document later pages begin that it reaches into
+    # The white space between it and the next of its document; with it, neighbours make one stretch of that.
+    gap: str = field(default="", compare=False, repr=False)
 
 
 class AnyOf(NamedTuple):

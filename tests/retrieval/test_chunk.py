@@ -93,6 +93,13 @@ def test_a_record_is_not_split_at_its_sentences() -> None:
     assert [record for passage in passages for record in passage.text.split("\n\n")] == records
 
 
+@given(text=TEXTS, chunking=CHUNKINGS)
+def test_passages_and_the_gaps_between_them_make_the_text(text: str, chunking: Chunking) -> None:
+    for before, after in pairwise(split(text, chunking)):
+        assert before.gap.strip() == ""
+        assert before.gap == text[before.end : after.start]
+
+
 def test_a_passage_knows_the_headings_above_it_and_never_spans_two_sections() -> None:
     text = (
         "Intro.\n\n# Policies\n\n## The `rails`\n\nA rail checks.\n\n"
