@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from trackbed.apps.commands.answer import AsJson, PolicyName, StageName
+from trackbed.apps.commands.evaluate_retrieval import retrieval
 from trackbed.apps.settings import Settings
 from trackbed.apps.terminal import out, print_json, progress_bar, say
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from trackbed.rails.policy import Policy
     from trackbed.rails.types import Stage
 
-commands = typer.Typer(no_args_is_help=True, help="Measure the judges of a policy on labelled texts.")
+commands = typer.Typer(no_args_is_help=True, help="Measure the judges of a policy, and its search, on labelled texts.")
+commands.command()(retrieval)
 T = TypeVar("T")
 
 Data = Annotated[

@@ -1,9 +1,11 @@
-"""A judge's curves in a picture. It needs matplotlib, which the extra `eval` brings."""
+"""Figures in a picture, with intervals: curves and bars. It needs matplotlib, which the extra `eval` brings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackbed.apps.evals.classes import Classified
+from trackbed.apps.evals.measures import Figure as Measured
 from trackbed.apps.evals.spans import Spotted
 
 if TYPE_CHECKING:
@@ -45,6 +47,21 @@ def draw_spotted(found: Spotted, title: str, file: Path) -> None:
         low = [max(one.value - one.low, 0) for one in shown.values()]
         high = [max(one.high - one.value, 0) for one in shown.values()]
         panel.barh(list(shown), values, xerr=(low, high))
+    _save(figure, title, file)
+
+
+def draw_retrieved(found: Mapping[str, Mapping[str, Measured]], title: str, file: Path) -> None:
+    """Each measure of each retriever, with intervals. Raises NoMatplotlib."""
+    measures = list(next(iter(found.values())))
+    figure, panels = _figure(len(measures))
+    for panel, measure in zip(panels, measures, strict=True):
+        _panel(panel, measure, "", "")
+        figures = {name: told[measure] for name, told in found.items()}
+        values = [one.value for one in figures.values()]
+        low = [max(one.value - one.low, 0) for one in figures.values()]
+        high = [max(one.high - one.value, 0) for one in figures.values()]
+        panel.barh(list(figures), values, xerr=(low, high))
+        panel.invert_yaxis()  # the first on top
     _save(figure, title, file)
 
 
