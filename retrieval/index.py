@@ -7,7 +7,6 @@ Nothing here embeds, reads files of documents or writes.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -186,6 +185,24 @@ class Index:
 
     def around(self, passage: Passage, before: int, after: int) -> tuple[Passage, ...]:
         """A passage with those before and after it in its document, in order; nothing where it is there no more."""
+        if (place := self._place(passage)) is None:
+            return ()
+        n, document, row = place
+        segment = self.segments[n]
+        first, end = int(segment.firsts[document]), int(segment.ends[document])
+        rows = range(max(first, row - before), min(end, row + after + 1))
+        return tuple(segment.passage(one, passage.score if one == row else 0.0) for one in rows)
+
+    def vectors_of(self, passages: Sequence[Passage]) -> NDArray[np.float32]:
+        """The vectors of passages that were found: [passages, dimension]; zeros for one that is there no more."""
+        found = np.zeros((len(passages), self.manifest.embedder.dimension), dtype=np.float32)
+        for number, passage in enumerate(passages):
+            if (place := self._place(passage)) is not None:
+                found[number] = self.segments[place[0]].vectors[place[2]]
+        return found
+
+    def _place(self, passage: Passage) -> tuple[int, int, int] | None:
+        """Segment, document and row in the segment of a passage; None where it is there no more."""
         for n, segment in enumerate(self.segments):
             for document in segment.documents_called(passage.source):
                 first, end = int(segment.firsts[document]), int(segment.ends[document])
@@ -193,17 +210,10 @@ class Index:
                 if first == end or (live is not None and not live.rows[first]):
                     continue
                 spans = segment.rows[first:end]
-                same = np.flatnonzero((spans["start"] == passage.start) & (spans["end"] == passage.end))
-                for place in same.tolist():
-                    if segment.passage(first + place, 0).text != passage.text:
-                        continue
-                    rows = range(max(first, first + place - before), min(end, first + place + after + 1))
-                    found = [segment.passage(row, 0.0) for row in rows]
-                    return tuple(
-                        replace(one, score=passage.score) if row == first + place else one
-                        for row, one in zip(rows, found, strict=True)
-                    )
-        return ()
+                for place in np.flatnonzero((spans["start"] == passage.start) & (spans["end"] == passage.end)).tolist():
+                    if segment.passage(first + place, 0).text == passage.text:
+                        return n, document, first + place
+        return None
 
     def _live_words(self, n: int) -> int:
         live = self._live[n]

@@ -111,7 +111,7 @@ class Segment:
         entry = self.rows[row]
         text, heading, page, gap = self._line("passages", row, self.rows)
         source, metadata = self.fact(int(entry["fact"]))
-        return Passage(text, source, int(entry["start"]), int(entry["end"]), score, heading, page, metadata, gap)
+        return Passage(text, source, int(entry["start"]), int(entry["end"]), score, heading, page, metadata, gap=gap)
 
     def fact(self, number: int) -> tuple[str, dict[str, Value]]:
         """A source, and metadata of its passages."""

@@ -134,6 +134,28 @@ class Retriever(Protocol):
         ...
 
 
+class Shelf(Protocol):
+    """What an index knows of passages that it has found, beside finding them."""
+
+    def around(self, passage: Passage, before: int, after: int) -> tuple[Passage, ...]:
+        """A passage with those before and after it in its document, in order; nothing where it is there no more."""
+        ...
+
+    def vectors_of(self, passages: Sequence[Passage]) -> "NDArray[np.float32]":
+        """Their vectors: [passages, dimension]; zeros for one that is there no more."""
+        ...
+
+
+@runtime_checkable
+class Shelved(Protocol):
+    """A retriever that searches an index of its own."""
+
+    @property
+    def index(self) -> Shelf:
+        """As it is now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What an index says of a document that it holds."""
