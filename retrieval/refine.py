@@ -7,12 +7,13 @@ order of the steps. It knows nothing of models or indexes.
 
 import asyncio
 import math
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from trackbed.retrieval.diversity import diverse
+from trackbed.retrieval.found import Found
 from trackbed.retrieval.rerank import rerank
 from trackbed.retrieval.searchable import searchable
 from trackbed.retrieval.types import Embedder, PairScorer, Passage, Query, Retriever, Shelf, Shelved
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 CANDIDATES = 30  # that are looked at to find the best few
 MOST = 200  # candidates, however many are asked for
 SECONDS = 2.0  # for all steps after the search
-
-
-class Found(NamedTuple):
-    """What a search came to, and how: `notes` are JSON values for a trace, and hold no text."""
-
-    passages: tuple[Passage, ...]
-    notes: Mapping[str, int | str]
 
 
 class Refined:
