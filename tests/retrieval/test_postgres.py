@@ -1,0 +1,343 @@
+"""An index in PostgreSQL, on a real server."""
+
+import asyncio
+import contextlib
+import itertools
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.fakes import WordEmbedder
+from tests.postgres_server import Server
+from trackbed.rails.sync import run_sync
+from trackbed.retrieval.allowed import allowed
+from trackbed.retrieval.errors import IndexMismatch, IndexMissing, RetrievalError
+from trackbed.retrieval.postgres.connection import Connections, PostgresIndex
+from trackbed.retrieval.postgres.search import PostgresRetriever
+from trackbed.retrieval.postgres.tables import INDEXED_FROM, read_manifest, statement
+from trackbed.retrieval.postgres.text import restored, stored
+from trackbed.retrieval.postgres.write import PostgresWriter, delete_index
+from trackbed.retrieval.types import AnyOf, Between, Condition, Known, Passage, Query, Value
+
+ROOT = Path(__file__).parents[2]
+NOBODY = frozenset[str]()
+CHUNKING = {"size": 900, "overlap": 100}
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def index(postgres: Server) -> PostgresIndex:
+    """The place of an index that is not there yet."""
+    return PostgresIndex(postgres.url, f"kb{next(NUMBERS)}")
+
+
+def passage(text: str, source: str = "a.md", **metadata: Value) -> Passage:
+    return Passage(text, source, 0, len(text), metadata=metadata)
+
+
+def put(writer: PostgresWriter, *passages: Passage, digest: str = "0") -> None:
+    """Each as a document of its own."""
+    vectors = WordEmbedder().embed([each.text for each in passages])
+    for each, vector in zip(passages, vectors, strict=True):
+        writer.put(each.source, Known(digest, "/docs", 1), [each], vector[None])
+
+
+def write(index: PostgresIndex, *passages: Passage) -> None:
+    with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+        put(writer, *passages)
+        writer.commit()
+
+
+async def found(index: PostgresIndex, query: Query | str, k: int = 9) -> list[str]:
+    retriever = PostgresRetriever.open(index, WordEmbedder())
+    passages = await retriever.search(Query(query, NOBODY) if isinstance(query, str) else query, k)
+    retriever.close()
+    return [each.source for each in passages]
+
+
+# Passages that say something of a key, each another thing; some have readers.
+SAID: tuple[Value, ...] = (
+    "", "a", "b", "ab", "\0", "\x01", "\U0001f600", "\ue000", "\uffff", "3", "true", "it's", "100%", '"', "\\",
+    0, 1, 2, -3, 2.5, 3.0, 0.1, 10**20, 1e16, True, False,
+    (), ("a",), ("a", "b"), ("", "\0"), ("true",), ("3",),
+)  # fmt: skip
+READERS: tuple[Value, ...] = ("staff", ("staff", "board"), (), ("sales",), True, "true", "\0", 3)
+MANY = [
+    *(passage("Some words.", f"{number}.md", key=value) for number, value in enumerate(SAID)),
+    *(passage("Some words.", f"k{number}.md", allow=value, key="a") for number, value in enumerate(READERS)),
+    replace(passage("Some words.", "\0.md"), metadata={"it's": "a", "source": "0.md"}),
+]
+TEXTS = st.sampled_from([value for value in SAID if isinstance(value, str)]) | st.text(max_size=2)
+FINITE = st.integers(-5, 5) | st.floats(-5, 5) | st.sampled_from([10**20, 1e16, 1e300, 0.1, 3.0])
+SCALARS = st.one_of(TEXTS, FINITE, st.booleans(), st.floats(allow_nan=True, allow_infinity=True))
+BOUNDS = st.none() | SCALARS
+CONDITIONS: st.SearchStrategy[Condition] = st.one_of(
+    st.lists(SCALARS, max_size=3).map(lambda values: AnyOf(tuple(values))), st.builds(Between, BOUNDS, BOUNDS)
+)
+KEYS = st.sampled_from(["key", "allow", "source", "it's", "none", "\0"])
+GROUPS = st.frozensets(st.sampled_from(["staff", "board", "True", "true", "3", "\0", "\ufffd", "it's"]))
+
+
+@pytest.fixture(scope="module")
+def many(postgres: Server) -> PostgresRetriever:
+    index = PostgresIndex(postgres.url, "many")
+    write(index, *MANY)
+    return PostgresRetriever.open(index, WordEmbedder())
+
+
+@given(groups=GROUPS, conditions=st.dictionaries(KEYS, CONDITIONS, max_size=2))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_found_is_what_the_plain_rule_allows(
+    many: PostgresRetriever, groups: frozenset[str], conditions: Mapping[str, Condition]
+) -> None:
+    query = Query("words", groups, conditions)
+    passages = run_sync(many.search(query, 99))
+    assert {each.source for each in passages} == {each.source for each in MANY if allowed(each, query)}
+
+
+def test_a_passage_comes_back_as_it_was_put(many: PostgresRetriever) -> None:
+    groups = frozenset({"staff", "sales", "True", "true", "\0", "3"})
+    passages = run_sync(many.search(Query("words", groups), 99))
+    put_in = {each.source: each for each in MANY if each.metadata.get("allow") != ()}
+    assert {each.source: replace(each, score=0) for each in passages} == put_in
+
+
+@given(st.text(alphabet=st.characters(), max_size=6), st.text(alphabet=st.characters(), max_size=6))
+def test_any_two_texts_are_stored_in_their_order_and_come_back(one: str, other: str) -> None:
+    for text in (one, other):
+        assert "\0" not in stored(text)
+        stored(text).encode()
+        assert restored(stored(text)) == text
+    assert (one < other) == (stored(one) < stored(other))
+
+
+async def test_words_find_what_vectors_do_not(index: PostgresIndex) -> None:
+    class Blind(WordEmbedder):
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.eye(1, self.dimension, dtype=np.float32).repeat(len(texts), axis=0)
+
+    write(index, *(passage(f"Page {n} of nothing.", f"{n}.md") for n in range(20)), passage("A zeppelin.", "z.md"))
+    retriever = PostgresRetriever.open(index, Blind())
+    assert [each.source for each in await retriever.search(Query("zeppelins?", NOBODY), 1)] == ["z.md"]
+
+
+async def test_what_the_other_words_of_a_query_find_counts_too(index: PostgresIndex) -> None:
+    write(index, passage("Trains run on rails.", "a.md"), passage("Boats float.", "b.md"), passage("Cats.", "c.md"))
+    assert set(await found(index, Query("trains", NOBODY, also=("boats",)), 2)) == {"a.md", "b.md"}
+
+
+async def test_nothing_counts_before_it_is_committed(index: PostgresIndex) -> None:
+    write(index, passage("Trains run on rails.", "a.md"))
+    with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+        put(writer, passage("Trains are late.", "b.md"))
+        writer.delete("a.md")
+        assert await found(index, "trains") == ["a.md"]
+        writer.commit()
+        assert await found(index, "trains") == ["b.md"]
+        assert list(writer.known()) == ["b.md"]
+
+
+async def test_an_ingestion_that_fails_was_none(index: PostgresIndex) -> None:
+    write(index, passage("Trains run on rails.", "a.md"))
+    with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+        put(writer, *(passage("Trains are late.", f"{n}.md") for n in range(2000)))
+        writer.delete("a.md")
+    assert await found(index, "trains") == ["a.md"]
+
+
+async def test_of_a_document_what_was_said_last_counts(index: PostgresIndex) -> None:
+    with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+        put(writer, passage("Trains.", "a.md"), passage("Boats.", "b.md"), passage("Cats.", "c.md"))
+        put(writer, passage("Dogs.", "a.md"), digest="1")
+        writer.delete("b.md")
+        writer.delete("c.md")
+        put(writer, passage("Cows.", "c.md"))
+        writer.commit()
+        known = writer.known()
+    assert known == {"a.md": Known("1", "/docs", 1), "c.md": Known("0", "/docs", 1)}
+    retriever = PostgresRetriever.open(index, WordEmbedder())
+    assert {each.text for each in await retriever.search(Query("?", NOBODY), 9)} == {"Dogs.", "Cows."}
+
+
+def test_one_writer_at_a_time(index: PostgresIndex, postgres: Server) -> None:
+    same = PostgresIndex(postgres.url, f"public.{index.name}")
+    with PostgresWriter.open(index, WordEmbedder(), CHUNKING):
+        with pytest.raises(RetrievalError, match=f"another ingestion is writing to postgres:public.{index.name}"):
+            PostgresWriter.open(same, WordEmbedder(), CHUNKING)
+        write(PostgresIndex(postgres.url, f"{index.name}_other"), passage("Trains."))
+    write(same, passage("Trains."))
+
+
+# Puts documents of one text in place of those of another, over and over, until it is killed.
+REPLACING = """
+import sys
+from tests.retrieval.test_postgres import put, passage, CHUNKING, WordEmbedder, PostgresWriter, PostgresIndex
+for turn in range(1_000_000):
+    with PostgresWriter.open(PostgresIndex(*sys.argv[1:]), WordEmbedder(), CHUNKING) as writer:
+        put(writer, *(passage(f"Turn {turn}.", f"{n}.md", turn=turn) for n in range(50)))
+        writer.commit()
+    print(turn, flush=True)
+"""
+
+
+async def test_a_writer_that_is_killed_leaves_what_was_or_what_is_to_be(index: PostgresIndex) -> None:
+    command = [sys.executable, "-c", REPLACING, index.connection, index.name]
+    generator = np.random.default_rng(0)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout
+        assert writing.stdout.readline() == "0\n"
+        retriever = PostgresRetriever.open(index, WordEmbedder())
+        for _ in range(40):
+            passages = await retriever.search(Query("turn", NOBODY), 99)
+            assert len(passages) == 50
+            assert len({each.metadata["turn"] for each in passages}) == 1
+        await asyncio.sleep(generator.uniform(0, 0.1))
+        writing.kill()
+    passages = await retriever.search(Query("turn", NOBODY), 99)
+    assert (len(passages), len({each.metadata["turn"] for each in passages})) == (50, 1)
+    for _ in range(50):  # the server notices that the killed one is gone
+        with contextlib.suppress(RetrievalError):
+            write(index, passage("After."))
+            break
+        await asyncio.sleep(0.1)
+    assert "a.md" in await found(index, "after")
+
+
+async def test_of_many_a_graph_finds_the_nearest_and_filters_lose_none(index: PostgresIndex) -> None:
+    rows = INDEXED_FROM + 100
+    vectors = np.random.default_rng(0).normal(size=(rows, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    class Known32(WordEmbedder):
+        dimension = 32
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.stack([vectors[int(text)] for text in texts])
+
+    with PostgresWriter.open(index, Known32(), CHUNKING) as writer:
+        for row in range(rows):
+            rare = {"kind": "rare"} if row % 1000 == 0 else {}
+            writer.put(f"{row}", Known("", "", 1), [passage("-", f"{row}", **rare)], vectors[row : row + 1])
+        writer.commit()
+    retriever = PostgresRetriever.open(index, Known32())
+    with psycopg.connect(index.connection) as connection:
+        assert read_manifest(connection, index).indexed
+    hits = 0
+    for query in range(20):
+        nearest = np.argsort(-vectors @ vectors[query])[:10]
+        passages = await retriever.search(Query(f"{query}", NOBODY), 10)
+        hits += len({each.source for each in passages} & {str(row) for row in nearest})
+    assert hits >= 190
+    rare = {"kind": AnyOf(("rare",))}
+    assert {each.source for each in await retriever.search(Query("7", NOBODY, rare), 9)} == {
+        f"{row}" for row in range(0, rows, 1000)
+    }
+
+
+async def test_a_search_goes_on_when_the_server_was_started_anew(index: PostgresIndex, postgres: Server) -> None:
+    write(index, passage("Trains run on rails.", "a.md"))
+    retriever = PostgresRetriever.open(index, WordEmbedder())
+    await asyncio.gather(*(retriever.search(Query("trains", NOBODY), 1) for _ in range(3)))
+    postgres.stop()
+    with pytest.raises(RetrievalError, match="cannot be reached"):
+        await retriever.search(Query("trains", NOBODY), 1)
+    postgres.start()
+    assert len(await retriever.search(Query("trains", NOBODY), 1)) == 1
+
+
+async def test_an_index_that_was_made_anew_otherwise_is_noticed(index: PostgresIndex) -> None:
+    class Other(WordEmbedder):
+        sha256 = "0" * 64
+        dimension = 16
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.ones((len(texts), 16), dtype=np.float32)
+
+    write(index, passage("Trains."))
+    retriever = PostgresRetriever.open(index, WordEmbedder())
+    with pytest.raises(IndexMismatch, match="made with the embedder words"):
+        PostgresWriter.open(index, Other(), CHUNKING)
+    delete_index(index)
+    with pytest.raises(IndexMissing, match=r"`trackbed ingest PATHS --to postgres:kb"):
+        await retriever.search(Query("trains", NOBODY), 1)
+    with PostgresWriter.open(index, Other(), CHUNKING) as writer:
+        writer.commit()
+    with pytest.raises(IndexMismatch, match="made with the embedder words"):
+        await retriever.search(Query("trains", NOBODY), 1)
+    with pytest.raises(IndexMissing):
+        delete_index(PostgresIndex(index.connection, "none"))
+
+
+def test_a_format_of_another_time_is_not_read(index: PostgresIndex) -> None:
+    write(index, passage("Trains."))
+    with psycopg.connect(index.connection) as connection:
+        connection.execute(statement("UPDATE {manifest} SET format = 99", index))
+    with pytest.raises(IndexMismatch, match="format 99, and this trackbed reads format 1"):
+        PostgresRetriever.open(index, WordEmbedder())
+
+
+def test_a_search_that_takes_too_long_ends(index: PostgresIndex) -> None:
+    def sleep(connection: psycopg.Connection) -> None:
+        connection.execute("SET statement_timeout = '50ms'")
+        connection.execute("SELECT pg_sleep(60)")
+
+    with pytest.raises(RetrievalError, match="took longer than it may"):
+        Connections(index).run(sleep)
+
+
+def test_a_search_cannot_write(index: PostgresIndex) -> None:
+    with pytest.raises(RetrievalError, match="ReadOnlySqlTransaction"):
+        Connections(index).run(lambda connection: connection.execute("CREATE TABLE mine ()"))
+
+
+@pytest.mark.parametrize("name", ["", "Kb", "k-b", "kb; DROP", "a.b.c", ".kb", "k" * 41, "1kb", "kb\n"])
+def test_a_name_is_one_of_a_table(name: str) -> None:
+    with pytest.raises(RetrievalError, match="cannot be the name of an index"):
+        PostgresIndex("postgresql://", name)
+
+
+@pytest.mark.parametrize(
+    ("connection", "said"),
+    [
+        ("postgresql://me:s3cret@127.0.0.1:1/db", "cannot be reached"),
+        ("postgresql://me:s3cret@/db?host=/none", "cannot be reached"),
+        ("postgresql://me:p@s3cret@127.0.0.1/db", "as %40"),
+        ("me:s3cret", "is no connection string"),
+        ("postgresql://me:s3cret@127.0.0.1:port/db", "cannot be reached"),
+    ],
+)
+def test_no_error_holds_the_password(connection: str, said: str) -> None:
+    index = PostgresIndex(connection, "kb")
+    with pytest.raises(RetrievalError, match=said) as raised:
+        PostgresRetriever.open(index, WordEmbedder())
+    told = "".join(traceback.format_exception(raised.value))
+    assert "s3cret" not in told.replace(f"{connection}", "")
+    assert "s3cret" not in f"{raised.value}{index!r}"
+
+
+async def test_a_reader_needs_no_right_to_write(index: PostgresIndex) -> None:
+    write(index, passage("Trains.", "a.md"))
+    with psycopg.connect(index.connection) as connection:
+        connection.execute(f"CREATE ROLE {index.name}_reader LOGIN")
+        connection.execute(f"GRANT SELECT ON {index.name}_manifest, {index.name}_passages TO {index.name}_reader")
+    reader = PostgresIndex(index.connection.replace("postgres@", f"{index.name}_reader@"), index.name)
+    assert await found(reader, "trains") == ["a.md"]
+    with pytest.raises(RetrievalError, match="has no right"):
+        write(reader, passage("Boats."))
+
+
+def test_what_cannot_be_sought_is_told_without_what_was_asked(index: PostgresIndex) -> None:
+    write(index, passage("Trains."))
+    with pytest.raises(RetrievalError) as raised:
+        Connections(index).run(lambda connection: connection.execute("SELECT %s::int", ("my secret",)))
+    assert "secret" not in str(raised.value)
