@@ -11,13 +11,13 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trackbed.apps.record import RecordedPipeline, TraceFile, trace_file
-from trackbed.apps.settings import Settings, secret
+from trackbed.apps.settings import Settings, SettingsError, secret
 from trackbed.apps.terminal import err, say
 from trackbed.llm.catalogue import locate
 from trackbed.llm.types import Endpoint, Generator
@@ -31,10 +31,12 @@ from trackbed.retrieval.types import Embedder, Retriever
 
 if TYPE_CHECKING:
     from trackbed.llm.encoder import Encoder
+    from trackbed.retrieval.postgres.connection import PostgresIndex
 
 PAGES = Path(__file__).parents[1] / "policies" / "knowledge"
 SHIPPED = "kb"  # the name of the index of the shipped pages
 SHIPPED_SECONDS = 600.0  # that another process may take to make it
+POSTGRES = "postgres"  # the retriever whose indexes are in a database
 INDEX_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much (0: unknown)
 
@@ -51,7 +53,9 @@ def build(settings: Settings, policy: Policy, progress: Progress | None = None) 
     with ExitStack() as stack:
         file = stack.enter_context(trace_file(settings, _warn))
         # A missing index is found at once, a model is seconds of loading.
-        retriever = _open_retriever(settings, policy, embedder, report)
+        retriever = open_retriever(settings, policy, embedder, report)
+        if close := getattr(retriever, "close", None):
+            stack.callback(close)
         if policy.dialog and policy.dialog.intents:
             report(f"loading {settings.embedder}", 0, 0)
             embedder.embed([""])
@@ -80,9 +84,50 @@ def open_embedder(settings: Settings) -> Embedder:
     return _LazyEncoder(settings)
 
 
+def open_retriever(settings: Settings, policy: Policy, embedder: Embedder, report: Progress) -> Retriever | None:
+    """What searches the policy's index; that of the shipped pages is made where there is none of these very pages.
+
+    Raises RetrievalError, and SettingsError where the index is in a database that is not set.
+    """
+    if policy.knowledge is None:
+        return None
+    retriever, index = policy.knowledge.retriever, policy.knowledge.index
+    report(f"loading {settings.embedder}", 0, 0)
+    embedder.embed([""])  # so that it is the start that waits, or fails, and not the first question
+    found = resolve_name(RETRIEVERS.get(retriever, retriever))
+    if not callable(getattr(found, "open", None)):
+        from trackbed.apps.adapters.foreign import adapted
+
+        return adapted(found, retriever, embedder)
+    if retriever == POSTGRES:
+        return _opened(found, postgres_index(settings, index), embedder)
+    if index != SHIPPED:
+        return _opened(found, index_path(settings, index, policy.file.parent), embedder)
+    path = settings.cache / "knowledge" / _digest_of_pages(embedder)
+    try:
+        return _opened(found, path, embedder)
+    except RetrievalError:  # missing, damaged, or of another format
+        from trackbed.retrieval.ingest import ingest
+
+        ingest([PAGES], path, embedder, report, anew=True, wait=SHIPPED_SECONDS)
+        return _opened(found, path, embedder)
+
+
 def index_path(settings: Settings, index: str, base: Path = Path()) -> Path:
     """Where an index is: a name means the data folder's, anything else is a path, relative to `base`."""
     return settings.indexes / index if INDEX_NAME.fullmatch(index) else base / Path(index).expanduser()
+
+
+def postgres_index(settings: Settings, name: str) -> "PostgresIndex":
+    """Where the index of that name is in the database of the settings. Raises SettingsError where they name none."""
+    from trackbed.retrieval.postgres.connection import PostgresIndex
+
+    if settings.postgres is None:
+        raise SettingsError(
+            f"the index {name!r} is in PostgreSQL, and no database is set: write `postgres = "
+            '"postgresql://USER:PASSWORD@HOST:PORT/DATABASE"` in trackbed.toml, or set TRACKBED_POSTGRES'
+        )
+    return PostgresIndex(settings.postgres.get_secret_value(), name)
 
 
 def _pipeline(
@@ -125,30 +170,8 @@ class _LazyEncoder:
         return self._encoder.embed(texts)
 
 
-def _open_retriever(settings: Settings, policy: Policy, embedder: Embedder, report: Progress) -> Retriever | None:
-    """The policy's index; the one of the shipped pages is made where there is none of these very pages."""
-    if policy.knowledge is None:
-        return None
-    retriever = policy.knowledge.retriever
-    report(f"loading {settings.embedder}", 0, 0)
-    embedder.embed([""])  # so that it is the start that waits, or fails, and not the first question
-    if policy.knowledge.index != SHIPPED:
-        return _opened(retriever, index_path(settings, policy.knowledge.index, policy.file.parent), embedder)
-    path = settings.cache / "knowledge" / _digest_of_pages(embedder)
-    try:
-        return _opened(retriever, path, embedder)
-    except RetrievalError:  # missing, damaged, or of another format
-        from trackbed.retrieval.ingest import ingest
-
-        ingest([PAGES], path, embedder, report, anew=True, wait=SHIPPED_SECONDS)
-        return _opened(retriever, path, embedder)
-
-
-def _opened(retriever: str, path: Path, embedder: Embedder) -> Retriever:
-    found = resolve_name(RETRIEVERS.get(retriever, retriever))
-    if not callable(getattr(found, "open", None)):
-        raise RetrievalError(f"{retriever!r} is no retriever: it has no class method `open(path, embedder)`")
-    opened: Retriever = found.open(path, embedder)
+def _opened(found: Any, place: "Path | PostgresIndex", embedder: Embedder) -> Retriever:
+    opened: Retriever = found.open(place, embedder)
     return opened
 
 

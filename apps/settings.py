@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from trackbed.llm.config import EngineConfig
 
@@ -45,6 +45,8 @@ class Settings(BaseModel):
     """What is yours: the indexes that `trackbed ingest` writes."""
     policy: str = "default"
     """The policy that is used when none is named: a shipped name, a file or a folder."""
+    postgres: SecretStr | None = None
+    """The database of indexes in PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE."""
     embedder: str = "all-minilm-l6-v2"
     """The model that turns passages and questions into vectors."""
     trace: Path | None = None

@@ -13,7 +13,7 @@ from trackbed.rails.rewrite import NONE, RULES
 from trackbed.rails.source import Node
 from trackbed.rails.template import Names, nearest
 from trackbed.rails.types import Turn
-from trackbed.rails.use import imported
+from trackbed.rails.use import resolved
 from trackbed.retrieval.types import AnyOf, Between, Condition, Query
 
 
@@ -82,7 +82,7 @@ def read_knowledge(
         problems.add(f"{keys.rerank!r} is not one of the models{known}", node.at(["rerank"]).place)
     if ":" in keys.retriever:
         with problems.caught():
-            imported(keys.retriever, node.at(["retriever"]).place)
+            resolved(keys.retriever, node.at(["retriever"]).place)
     written = node.keys["filter"].keys if "filter" in node.keys else {}
     return Knowledge(
         tuple(keys.index),

@@ -210,7 +210,7 @@ class KnowledgeKeys(Keys):
     retriever: Annotated[str, AfterValidator(_retriever)] = Field(
         "faiss", json_schema_extra={"pattern": f"^({'|'.join(RETRIEVERS)}|{IMPORT_PATH})$"}
     )
-    """How it is searched: a retriever's name, or the import path of a class, package.module:Class."""
+    """How it is searched: a retriever's name, or the import path of one, package.module:name, of LangChain's too."""
     filter: dict[Annotated[str, Field(min_length=1, max_length=100)], Wanted] = Field({}, min_length=1, max_length=20)
     """What the metadata of passages must say: by key a value, a list of which one fits, or {least:, most:}."""
     passages: int = Field(4, ge=1, le=50)

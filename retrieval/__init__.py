@@ -20,9 +20,11 @@ __all__ = [
     "Retriever",
 ]
 
-# By the names that a policy uses. Each has `open(path, embedder)`, a class method that gives a Retriever.
+# By the names that a policy uses. Each has `open(place, embedder)`, a class method that gives a Retriever; the place is
+# a folder's path, and a PostgresIndex for `postgres`.
 RETRIEVERS: Mapping[str, str] = {
     "bm25": "trackbed.retrieval.bm25:Bm25Retriever",
     "faiss": "trackbed.retrieval.faiss_index:FaissRetriever",
     "hybrid": "trackbed.retrieval.hybrid:HybridRetriever",
+    "postgres": "trackbed.retrieval.postgres.search:PostgresRetriever",
 }

@@ -21,7 +21,7 @@ VERBS = {
     "rails/pipeline.py": {"rails/__init__.py", "rails/testing.py", "rails/replay.py"},
     "llm/engine.py": {"llm/__init__.py"},
 }
-HEAVY = {"torch", "faiss", "sentence_transformers", "transformers", "langchain_core", "llama_index"}
+HEAVY = {"torch", "faiss", "sentence_transformers", "transformers", "langchain_core", "llama_index", "psycopg", "ray"}
 MAY_LOAD = {
     "llm/tuning": {"torch", "transformers"},
     "llm": {"torch"},

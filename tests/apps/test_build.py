@@ -3,15 +3,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from trackbed.apps.build import build, build_judge, index_path
+from tests.fakes import WordEmbedder
+from tests.postgres_server import Server
+from trackbed.apps.build import build, build_judge, index_path, open_retriever
 from trackbed.apps.settings import Settings, SettingsError
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 from trackbed.llm.remote import RemoteEngine
 from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.types import Turn
 from trackbed.retrieval.errors import IndexMissing
-from trackbed.retrieval.types import Query
+from trackbed.retrieval.postgres.connection import PostgresIndex
+from trackbed.retrieval.postgres.write import PostgresWriter
+from trackbed.retrieval.types import Known, Passage, Query
 
 
 @pytest.fixture
@@ -61,6 +66,22 @@ def test_an_index_is_a_name_in_the_data_folder_or_a_path(settings: Settings) -> 
 def test_an_index_that_is_missing_is_told_before_a_model_is_loaded(with_models: Settings, tmp_path: Path) -> None:
     with pytest.raises(IndexMissing, match=r"handbook.*trackbed ingest"):
         build(with_models, policy(tmp_path, "knowledge: {index: handbook}\nmodels: {chat: ./none.gguf}")).__enter__()
+
+
+async def test_an_index_in_postgresql_is_found_by_its_name_in_the_database_of_the_settings(
+    postgres: Server, settings: Settings, tmp_path: Path
+) -> None:
+    with PostgresWriter.open(PostgresIndex(postgres.url, "kb"), WordEmbedder(), {}) as writer:
+        passage = Passage("Trains run on rails.", "a.md", 0, 20)
+        writer.put("a.md", Known("0", "", 1), [passage], WordEmbedder().embed([passage.text]))
+        writer.commit()
+    named = policy(tmp_path, "knowledge: {index: kb, retriever: postgres}")
+    with pytest.raises(SettingsError, match="'kb' is in PostgreSQL, and no database is set"):
+        open_retriever(settings, named, WordEmbedder(), lambda step, done, total: None)
+    there = settings.model_copy(update={"postgres": SecretStr(postgres.url)})
+    retriever = open_retriever(there, named, WordEmbedder(), lambda step, done, total: None)
+    assert retriever
+    assert [found.source for found in await retriever.search(Query("trains", frozenset()), 1)] == ["a.md"]
 
 
 @pytest.mark.models

@@ -42,6 +42,13 @@ def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     assert load_settings(environment={"TRACKBED_CONFIG": str(file)}).embedder == "other"
 
 
+def test_the_password_of_a_database_is_not_shown() -> None:
+    settings = load_settings(environment={"TRACKBED_POSTGRES": "postgresql://me:s3cret@host/db"})
+    assert settings.postgres
+    assert settings.postgres.get_secret_value().endswith("s3cret@host/db")
+    assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
 @pytest.mark.parametrize(
     ("text", "environment", "said"),
     [

@@ -1,6 +1,7 @@
 """What every retriever of the table does; a new one is held to it by its line in RETRIEVERS."""
 
 import asyncio
+import itertools
 import pkgutil
 import subprocess
 import sys
@@ -13,10 +14,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.fakes import WordEmbedder
+from tests.postgres_server import Server
 from trackbed.retrieval import RETRIEVERS, IndexMismatch, IndexMissing, Query, Retriever
-from trackbed.retrieval.ingest import ingest
+from trackbed.retrieval.chunk import Chunking
+from trackbed.retrieval.ingest import ingest, ingest_into
+from trackbed.retrieval.postgres.connection import PostgresIndex
+from trackbed.retrieval.postgres.write import PostgresWriter
 
 NOBODY = frozenset[str]()
+NUMBERS = itertools.count()
 PAGES = {
     "animals/cat.md": "# Cats\n\nA cat is a small animal that sleeps all day.",
     "animals/dog.md": "# Dogs\n\nA dog is an animal that barks at the door.",
@@ -35,22 +41,53 @@ class SlowEmbedder(WordEmbedder):
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Path:
+def docs(tmp_path: Path) -> Path:
     for name, text in PAGES.items():
         (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "docs" / name).write_text(text)
-    ingest([tmp_path / "docs"], tmp_path / "index", WordEmbedder())
-    return tmp_path / "index"
+    return tmp_path / "docs"
+
+
+def folder(request: pytest.FixtureRequest, docs: Path) -> tuple[Path, Path]:
+    ingest([docs], docs.parent / "index", WordEmbedder())
+    return docs.parent / "index", docs.parent / "none"
+
+
+def tables(request: pytest.FixtureRequest, docs: Path) -> tuple[PostgresIndex, PostgresIndex]:
+    server: Server = request.getfixturevalue("postgres")
+    index, missing = PostgresIndex(server.url, f"pages_{next(NUMBERS)}"), PostgresIndex(server.url, "none")
+    with PostgresWriter.open(index, WordEmbedder(), Chunking()._asdict()) as writer:
+        ingest_into(writer, [docs], WordEmbedder())
+    return index, missing
+
+
+# How an index of each kind is made of documents; what is given is its place, and that of one that is not there.
+MADE = {"bm25": folder, "faiss": folder, "postgres": tables}
 
 
 @pytest.fixture(params=RETRIEVERS)
-def kind(request: pytest.FixtureRequest) -> type:
-    found: type = pkgutil.resolve_name(RETRIEVERS[request.param])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def kind(name: str) -> type:
+    found: type = pkgutil.resolve_name(RETRIEVERS[name])
     return found
 
 
 @pytest.fixture
-def retriever(kind: type, index: Path) -> Retriever:
+def places(name: str, request: pytest.FixtureRequest, docs: Path) -> tuple[object, object]:
+    return MADE[name](request, docs)
+
+
+@pytest.fixture
+def index(places: tuple[object, object]) -> object:
+    return places[0]
+
+
+@pytest.fixture
+def retriever(kind: type, index: object) -> Retriever:
     opened: Retriever = kind.open(index, WordEmbedder())  # type: ignore[attr-defined]
     return opened
 
@@ -85,7 +122,7 @@ async def test_the_same_query_finds_the_same(retriever: Retriever) -> None:
     assert await retriever.search(Query("animal", NOBODY), 4) == await retriever.search(Query("animal", NOBODY), 4)
 
 
-async def test_a_search_does_not_hold_up_the_loop(kind: type, index: Path) -> None:
+async def test_a_search_does_not_hold_up_the_loop(kind: type, index: object) -> None:
     embedder = SlowEmbedder()
     retriever: Retriever = kind.open(index, embedder)  # type: ignore[attr-defined]
     search = asyncio.create_task(retriever.search(Query("animal", NOBODY), 1))
@@ -96,17 +133,20 @@ async def test_a_search_does_not_hold_up_the_loop(kind: type, index: Path) -> No
     assert ticks >= 5 or not embedder.asked
 
 
-def test_an_index_that_is_missing_or_of_another_embedder_is_not_opened(kind: type, index: Path) -> None:
+def test_an_index_that_is_missing_or_of_another_embedder_is_not_opened(
+    kind: type, places: tuple[object, object]
+) -> None:
     class Other(WordEmbedder):
         sha256 = "0" * 64
 
     with pytest.raises(IndexMissing):
-        kind.open(index / "no", WordEmbedder())  # type: ignore[attr-defined]
+        kind.open(places[1], WordEmbedder())  # type: ignore[attr-defined]
     with pytest.raises(IndexMismatch):
-        kind.open(index, Other())  # type: ignore[attr-defined]
+        kind.open(places[0], Other())  # type: ignore[attr-defined]
 
 
 def test_the_table_imports_nothing_heavy() -> None:
-    program = "import sys, trackbed.retrieval; print({'faiss', 'torch', 'bs4', 'pypdf'} & set(sys.modules))"
+    heavy = "{'faiss', 'torch', 'bs4', 'pypdf', 'psycopg', 'pgvector'}"
+    program = f"import sys, trackbed.retrieval; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
