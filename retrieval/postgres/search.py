@@ -1,7 +1,9 @@
 """The search in PostgreSQL: by meaning and by words in one statement, among what the query's principals may read.
 
 The nearest vectors and the best matches of words are two lists, made one by reciprocal rank fusion (Cormack and others,
-2009). There is one statement that searches, and its conditions are part of it. Nothing here writes.
+2009). A word weighs more the fewer passages have it, as in BM25 (Robertson and Zaragoza, 2009); how much a passage is
+about it, `ts_rank` says, which grows ever less with each time that it is there. There is one statement that searches,
+and its conditions are part of it. Nothing here writes.
 """
 
 import asyncio
@@ -23,15 +25,23 @@ if TYPE_CHECKING:
 
 CANDIDATES = 100  # of each list at least
 RANK = 60  # what the paper adds to each rank
-WORDS_FROM = 4_096  # characters of a text whose words are sought
+TEXT = 4_096  # characters of a text whose words are sought
+WORDS = 32  # of these the rarest
+WORDED = 5_000  # passages that have one of them are compared by their words, or those that have the rarest of all
 
-SEARCH = r"""
+SEARCH = """
 WITH asked AS (
     SELECT vector::vector AS vector, which
     FROM unnest(%(vectors)s::text[]) WITH ORDINALITY AS given (vector, which)
-), sought AS (
-    SELECT string_agg('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''', ' | ')::tsquery AS words
-    FROM unnest(to_tsvector('english', %(texts)s)) AS given
+), sought AS MATERIALIZED (
+    SELECT
+        quote_literal(lexeme)::tsquery AS word,
+        cardinality(positions) * ln(1 + (manifest.passages - words.passages + 0.5) / (words.passages + 0.5)) AS weight,
+        sum(words.passages) OVER rarest <= %(worded)s OR row_number() OVER rarest = 1 AS rare
+    FROM unnest(to_tsvector('english', %(texts)s)) JOIN {words} AS words ON word = lexeme, {manifest} AS manifest
+    WINDOW rarest AS (ORDER BY words.passages, lexeme)
+    ORDER BY words.passages, lexeme
+    LIMIT %(words)s
 ), near AS MATERIALIZED (
     SELECT which, found.id, found.score
     FROM asked CROSS JOIN LATERAL (
@@ -42,9 +52,9 @@ WITH asked AS (
         LIMIT %(candidates)s
     ) AS found
 ), worded AS MATERIALIZED (
-    SELECT id, ts_rank_cd(passages.words, (SELECT words FROM sought)) AS score
+    SELECT id, (SELECT sum(weight * ts_rank(passages.words, word)) FROM sought) AS score
     FROM {passages} AS passages
-    WHERE passages.words @@ (SELECT words FROM sought) AND {permitted}
+    WHERE passages.words @@ (SELECT string_agg(word::text, ' | ')::tsquery FROM sought WHERE rare) AND {permitted}
     ORDER BY score DESC, id
     LIMIT %(candidates)s
 ), fused AS (
@@ -117,13 +127,15 @@ class PostgresRetriever:
         from psycopg.sql import SQL
 
         condition, parameters = permitted(query)
-        tables = {of: self.index.table(of) for of in ("manifest", "passages")}
+        tables = {of: self.index.table(of) for of in ("manifest", "passages", "words")}
         statement = SQL(SEARCH).format(permitted=condition, **tables)
         candidates = max(k, CANDIDATES)
         parameters |= {
             "vectors": [f"[{','.join(map(str, vector.tolist()))}]" for vector in vectors],
-            "texts": "\n".join(stored(text[:WORDS_FROM]) for text in query.texts),
+            "texts": "\n".join(stored(text[:TEXT]) for text in query.texts),
             "candidates": candidates,
+            "words": WORDS,
+            "worded": WORDED,
             "rank": RANK,
             "k": k,
         }

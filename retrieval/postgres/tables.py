@@ -1,8 +1,8 @@
 """The tables of an index, and the record of what it was made of.
 
-`<name>_manifest` has one row; `<name>_documents` and `<name>_passages` have one for each. Vectors are of unit length,
-and the words of a passage are kept by PostgreSQL itself. From INDEXED_FROM passages on a graph (HNSW) stands beside the
-vectors; with fewer, comparing with every one is quick, and exact.
+`<name>_manifest` has one row; `<name>_documents` and `<name>_passages` have one for each, and `<name>_words` one for
+each word, with the number of passages that have it. Vectors are of unit length. From INDEXED_FROM passages on a graph
+(HNSW) stands beside the vectors; with fewer, comparing with every one is quick, and exact.
 """
 
 import math
@@ -58,6 +58,10 @@ CREATE TABLE IF NOT EXISTS {passages} (
         to_tsvector('english', coalesce(nullif(heading, ''), metadata ->> 'title', '') || E'\\n' || text)
     ) STORED
 );
+CREATE TABLE IF NOT EXISTS {words} (
+    word text COLLATE "C" PRIMARY KEY,
+    passages bigint NOT NULL
+);
 """
 INDEXES = """
 CREATE INDEX IF NOT EXISTS {by_source} ON {passages} (source);
@@ -66,7 +70,7 @@ CREATE INDEX IF NOT EXISTS {by_readers} ON {passages} USING gin (readers);
 CREATE INDEX IF NOT EXISTS {by_words} ON {passages} USING gin (words);
 """
 GRAPH = "CREATE INDEX IF NOT EXISTS {by_vector} ON {passages} USING hnsw (vector vector_ip_ops)"
-DROP = "DROP TABLE IF EXISTS {passages}, {documents}, {manifest}"
+DROP = "DROP TABLE IF EXISTS {passages}, {documents}, {words}, {manifest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def statement(words: str, index: PostgresIndex, dimension: int = 0) -> "Composed
     from psycopg.sql import SQL, Identifier, Literal
 
     prefix = index.name.rpartition(".")[2]
-    names = {of: index.table(of) for of in ("manifest", "documents", "passages")}
+    names = {of: index.table(of) for of in ("manifest", "documents", "passages", "words")}
     names |= {
         f"by_{of}": Identifier(f"{prefix}_by_{of}") for of in ("source", "metadata", "readers", "words", "vector")
     }

@@ -58,13 +58,21 @@ LATEST = """
 CREATE TEMP TABLE latest ON COMMIT DROP AS
 SELECT DISTINCT ON (source) * FROM staged_documents ORDER BY source, put DESC
 """
+# In how many passages each word is: fewer by those that go, more by those that come.
 APPLY = """
+INSERT INTO {words} AS words (word, passages)
+SELECT lexeme, -count(*) FROM {passages} AS passages JOIN latest USING (source), unnest(passages.words) GROUP BY lexeme
+ON CONFLICT (word) DO UPDATE SET passages = words.passages + excluded.passages;
 DELETE FROM {documents} AS documents USING latest WHERE documents.source = latest.source;
 INSERT INTO {documents} (source, digest, root, passages)
 SELECT source, digest, root, passages FROM latest WHERE digest IS NOT NULL;
 INSERT INTO {passages} (source, begins, ends, text, heading, page, metadata, readers, vector)
 SELECT source, begins, ends, text, heading, page, metadata, readers, vector
 FROM staged_passages JOIN latest USING (put) ORDER BY put, place;
+INSERT INTO {words} AS words (word, passages)
+SELECT lexeme, count(*) FROM {passages} AS passages JOIN latest USING (source), unnest(passages.words) GROUP BY lexeme
+ON CONFLICT (word) DO UPDATE SET passages = words.passages + excluded.passages;
+DELETE FROM {words} WHERE passages = 0;
 """
 RECORD = """
 INSERT INTO {manifest} (format, embedder, sha256, dimension, chunking, documents, passages, indexed)
@@ -181,7 +189,7 @@ class PostgresWriter:
                 "indexed": indexed,
             }
             connection.execute(self._statement(RECORD), made_of)
-            connection.execute(self._statement("ANALYZE {passages}"))
+            connection.execute(self._statement("ANALYZE {passages}, {words}"))
             connection.execute("TRUNCATE staged_documents, staged_passages")
 
     def _stage(self) -> None:

@@ -27,7 +27,7 @@ from trackbed.retrieval.postgres.search import PostgresRetriever
 from trackbed.retrieval.postgres.tables import INDEXED_FROM, read_manifest, statement
 from trackbed.retrieval.postgres.text import restored, stored
 from trackbed.retrieval.postgres.write import PostgresWriter, delete_index
-from trackbed.retrieval.types import AnyOf, Between, Condition, Known, Passage, Query, Value
+from trackbed.retrieval.types import AnyOf, Between, Condition, Embedder, Known, Passage, Query, Value
 
 ROOT = Path(__file__).parents[2]
 NOBODY = frozenset[str]()
@@ -47,13 +47,13 @@ def passage(text: str, source: str = "a.md", **metadata: Value) -> Passage:
 
 def put(writer: PostgresWriter, *passages: Passage, digest: str = "0") -> None:
     """Each as a document of its own."""
-    vectors = WordEmbedder().embed([each.text for each in passages])
+    vectors = writer.embedder.embed([each.text for each in passages])
     for each, vector in zip(passages, vectors, strict=True):
         writer.put(each.source, Known(digest, "/docs", 1), [each], vector[None])
 
 
-def write(index: PostgresIndex, *passages: Passage) -> None:
-    with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+def write(index: PostgresIndex, *passages: Passage, embedder: Embedder = WordEmbedder()) -> None:
+    with PostgresWriter.open(index, embedder, CHUNKING) as writer:
         put(writer, *passages)
         writer.commit()
 
@@ -129,6 +129,35 @@ async def test_words_find_what_vectors_do_not(index: PostgresIndex) -> None:
     write(index, *(passage(f"Page {n} of nothing.", f"{n}.md") for n in range(20)), passage("A zeppelin.", "z.md"))
     retriever = PostgresRetriever.open(index, Blind())
     assert [each.source for each in await retriever.search(Query("zeppelins?", NOBODY), 1)] == ["z.md"]
+
+
+async def test_a_rare_word_weighs_more_than_many_common_ones(index: PostgresIndex) -> None:
+    class Single(WordEmbedder):
+        """Knows one word only."""
+
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.eye(2, self.dimension, dtype=np.float32)[[int("zeppelin" in text) for text in texts]]
+
+    common = (passage(f"Trains run late and stop at night, number {n}.", f"{n}.md") for n in range(20))
+    write(index, *common, passage("A zeppelin.", "z.md"), embedder=Single())
+    sought = Query("Which trains run late, stop at night, or meet a zeppelin?", NOBODY)
+    assert [each.source for each in await PostgresRetriever.open(index, Single()).search(sought, 1)] == ["z.md"]
+
+
+async def test_it_is_known_in_how_many_passages_a_word_is(index: PostgresIndex) -> None:
+    write(
+        index, passage("Trains run on rails.", "a.md"), passage("Trains stop.", "b.md"), passage("It's a cat.", "c.md")
+    )
+    with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+        put(writer, passage("Boats stop.", "b.md"), passage("Boats, boats.", "d.md"))
+        writer.delete("c.md")
+        writer.commit()
+    with psycopg.connect(index.connection) as connection:
+        counted = connection.execute(f"SELECT word, ndoc FROM ts_stat('SELECT words FROM {index.name}_passages')")
+        kept = connection.execute(f"SELECT word, passages FROM {index.name}_words")
+        assert (
+            dict(kept.fetchall()) == dict(counted.fetchall()) == {"train": 1, "run": 1, "rail": 1, "boat": 2, "stop": 1}
+        )
 
 
 async def test_what_the_other_words_of_a_query_find_counts_too(index: PostgresIndex) -> None:
@@ -225,9 +254,10 @@ async def test_of_many_a_graph_finds_the_nearest_and_filters_lose_none(index: Po
             return np.stack([vectors[int(text)] for text in texts])
 
     with PostgresWriter.open(index, Known32(), CHUNKING) as writer:
-        for row in range(rows):
-            rare = {"kind": "rare"} if row % 1000 == 0 else {}
-            writer.put(f"{row}", Known("", "", 1), [passage("-", f"{row}", **rare)], vectors[row : row + 1])
+        for first in range(0, rows, 100):  # each a document of a hundred passages, which their offsets tell apart
+            kind = {"kind": "rare"} if first == 3_000 else {}
+            passages = [Passage("-", f"{first}", first + n, first + n + 1, metadata=kind) for n in range(100)]
+            writer.put(f"{first}", Known("", "", 100), passages, vectors[first : first + 100])
         writer.commit()
     retriever = PostgresRetriever.open(index, Known32())
     with psycopg.connect(index.connection) as connection:
@@ -236,12 +266,11 @@ async def test_of_many_a_graph_finds_the_nearest_and_filters_lose_none(index: Po
     for query in range(20):
         nearest = np.argsort(-vectors @ vectors[query])[:10]
         passages = await retriever.search(Query(f"{query}", NOBODY), 10)
-        hits += len({each.source for each in passages} & {str(row) for row in nearest})
+        hits += len({each.start for each in passages} & set(nearest.tolist()))
     assert hits >= 190
-    rare = {"kind": AnyOf(("rare",))}
-    assert {each.source for each in await retriever.search(Query("7", NOBODY, rare), 9)} == {
-        f"{row}" for row in range(0, rows, 1000)
-    }
+    rare = Query("7", NOBODY, {"kind": AnyOf(("rare",))})
+    assert {each.start for each in await retriever.search(rare, 99)} < set(range(3_000, 3_100))
+    assert len(await retriever.search(rare, 99)) == 99
 
 
 async def test_a_search_goes_on_when_the_server_was_started_anew(index: PostgresIndex, postgres: Server) -> None:
@@ -329,7 +358,9 @@ async def test_a_reader_needs_no_right_to_write(index: PostgresIndex) -> None:
     write(index, passage("Trains.", "a.md"))
     with psycopg.connect(index.connection) as connection:
         connection.execute(f"CREATE ROLE {index.name}_reader LOGIN")
-        connection.execute(f"GRANT SELECT ON {index.name}_manifest, {index.name}_passages TO {index.name}_reader")
+        connection.execute(
+            f"GRANT SELECT ON {index.name}_manifest, {index.name}_passages, {index.name}_words TO {index.name}_reader"
+        )
     reader = PostgresIndex(index.connection.replace("postgres@", f"{index.name}_reader@"), index.name)
     assert await found(reader, "trains") == ["a.md"]
     with pytest.raises(RetrievalError, match="has no right"):
