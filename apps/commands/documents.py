@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 def ingest(
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(help="Files and folders: Markdown, text, HTML, PDF, CSV, JSON.")],
-    to: Annotated[str, typer.Option(help="The index: a name, which policies use, or a path such as ./index.")],
+    to: Annotated[
+        str, typer.Option(help="The index: a name, which policies use, a path such as ./index, or postgres:NAME.")
+    ],
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Make the index of these paths alone, whatever it was before.")
     ] = False,
@@ -36,15 +38,15 @@ def ingest(
     """
     from dataclasses import asdict
 
-    from trackbed.apps.build import SHIPPED, index_path, open_embedder
-    from trackbed.retrieval import ingest as retrieval
+    from trackbed.apps.build import SHIPPED
+    from trackbed.apps.ingestion import ingest_to, place_of
 
     if to == SHIPPED:
         raise typer.BadParameter(f"{SHIPPED} is the index of trackbed's own pages; choose another name")
     settings: Settings = context.obj
-    index = index_path(settings, to)
+    index = place_of(settings, to)
     with progress_bar(hidden=as_json) as report:
-        made = retrieval.ingest(paths, index, open_embedder(settings), report, anew=rebuild)
+        made = ingest_to(settings, index, paths, report, anew=rebuild)
     for sentence in made.skipped:
         say(f"left out: {sentence}", err)
     if as_json:

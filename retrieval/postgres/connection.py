@@ -47,6 +47,11 @@ class PostgresIndex:
         """The command that makes it."""
         return f"`trackbed ingest PATHS --to {self}`"
 
+    @property
+    def rebuild(self) -> str:
+        """The command that makes it anew, whatever it is."""
+        return f"{self.ingest[:-1]} --rebuild`"
+
     def table(self, of: str) -> "Identifier":
         """The table of its passages, its documents, or its manifest."""
         from psycopg.sql import Identifier

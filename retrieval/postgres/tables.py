@@ -111,7 +111,7 @@ def read_manifest(connection: "psycopg.Connection", index: PostgresIndex) -> Man
     if manifest.format != FORMAT:
         raise IndexMismatch(
             f"the index {index} is in format {manifest.format}, and this trackbed reads format {FORMAT}; "
-            f"delete it and make it anew: {index.ingest}"
+            f"make it anew: {index.rebuild}"
         )
     return manifest
 
@@ -135,7 +135,7 @@ def check_embedder(manifest: Manifest, embedder: Embedder, index: PostgresIndex)
         used = f"{embedder.name} (sha256 {embedder.sha256[:12]}, {embedder.dimension} dimensions)"
         raise IndexMismatch(
             f"the index {index} was made with the embedder {made}, and {used} is in use; "
-            f"use the former, or delete it and make it anew: {index.ingest}"
+            f"use the former, or make it anew: {index.rebuild}"
         )
 
 

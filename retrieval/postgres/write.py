@@ -50,6 +50,7 @@ CREATE TEMP TABLE staged_passages (
     put bigint, place integer, begins integer, ends integer, text text, heading text, page integer, metadata jsonb,
     readers text[], vector vector({dimension})
 );
+CREATE TEMP TABLE staged_moves (source text COLLATE "C" PRIMARY KEY, root text);
 """
 DOCUMENT = ("int8", "text", "text", "text", "int4")
 PASSAGE = ("int8", "int4", "int4", "int4", "text", "text", "int4", "jsonb", "text[]", "vector")
@@ -57,6 +58,10 @@ PASSAGE = ("int8", "int4", "int4", "int4", "text", "text", "int4", "jsonb", "tex
 LATEST = """
 CREATE TEMP TABLE latest ON COMMIT DROP AS
 SELECT DISTINCT ON (source) * FROM staged_documents ORDER BY source, put DESC
+"""
+MOVE = """
+UPDATE {documents} AS documents SET root = moves.root FROM staged_moves AS moves
+WHERE moves.source = documents.source
 """
 # In how many passages each word is: fewer by those that go, more by those that come.
 APPLY = """
@@ -89,45 +94,60 @@ class PostgresWriter:
     """An ingestion under way. To be used in a `with` block, at the end of which what was not committed is gone."""
 
     def __init__(
-        self, index: PostgresIndex, embedder: Embedder, chunking: Mapping[str, int], connection: "psycopg.Connection"
+        self,
+        index: PostgresIndex,
+        embedder: Embedder,
+        chunking: Mapping[str, int],
+        connection: "psycopg.Connection",
+        *,
+        anew: bool,
     ) -> None:
         self.index = index
         self.embedder = embedder
         self.chunking = chunking
         self.connection = connection
+        self._anew = anew
         self._puts = 0
         self._documents: list[tuple[Any, ...]] = []  # Any: rows of the staged tables
         self._passages: list[tuple[Any, ...]] = []
 
     @classmethod
-    def open(cls, index: PostgresIndex, embedder: Embedder, chunking: Mapping[str, int]) -> "PostgresWriter":
-        """Begin an ingestion into this index, which need not be there.
+    def open(
+        cls, index: PostgresIndex, embedder: Embedder, chunking: Mapping[str, int], *, anew: bool = False
+    ) -> "PostgresWriter":
+        """Begin an ingestion into this index, which need not be there. With `anew`, what is there will go.
 
         Raises IndexMismatch where it was made with another embedder, and RetrievalError where another ingestion is
         under way, or the database cannot be reached or lacks pgvector.
         """
         connection = connect(index, lock_timeout="30s", client_min_messages="error")
         try:
-            return cls._begun(index, embedder, chunking, connection)
+            return cls._begun(index, embedder, chunking, connection, anew=anew)
         except BaseException:
             connection.close()
             raise
 
     @classmethod
     def _begun(
-        cls, index: PostgresIndex, embedder: Embedder, chunking: Mapping[str, int], connection: "psycopg.Connection"
+        cls,
+        index: PostgresIndex,
+        embedder: Embedder,
+        chunking: Mapping[str, int],
+        connection: "psycopg.Connection",
+        *,
+        anew: bool,
     ) -> "PostgresWriter":
         import psycopg
 
         try:
             _lock(connection, index)
             _check_pgvector(connection, index)
-            if exists(connection, index):
+            if not anew and exists(connection, index):
                 check_embedder(read_manifest(connection, index), embedder, index)
             connection.execute(statement(STAGE, index, embedder.dimension))
         except psycopg.Error as error:
             raise explained(error, index) from None
-        return cls(index, embedder, chunking, connection)
+        return cls(index, embedder, chunking, connection, anew=anew)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +163,7 @@ class PostgresWriter:
 
     def known(self) -> Mapping[str, Known]:
         """The documents that the index holds, by source."""
-        if not self._run(lambda: exists(self.connection, self.index)):
+        if self._anew or not self._run(lambda: exists(self.connection, self.index)):
             return {}
         words = "SELECT source, digest, root, passages FROM {documents}"
         rows = self._run(lambda: self.connection.execute(self._statement(words)).fetchall())
@@ -164,6 +184,11 @@ class PostgresWriter:
         self._puts += 1
         self._documents.append((self._puts, stored(source), None, None, None))
 
+    def move(self, source: str, root: str) -> None:
+        """Say that a document comes from another root now."""
+        words = "INSERT INTO staged_moves VALUES (%s, %s) ON CONFLICT (source) DO UPDATE SET root = excluded.root"
+        self._run(lambda: self.connection.execute(words, (stored(source), stored(root))))
+
     def commit(self) -> None:
         """Make it all count, in one step. Raises RetrievalError when it cannot; then what was there is there still."""
         self._stage()
@@ -172,7 +197,10 @@ class PostgresWriter:
     def _applied(self) -> None:
         connection, embedder = self.connection, self.embedder
         with connection.transaction():
+            if self._anew:
+                connection.execute(self._statement(DROP))
             connection.execute(self._statement(TABLES))
+            connection.execute(self._statement(MOVE))
             connection.execute(LATEST)
             connection.execute(self._statement(APPLY))
             connection.execute(self._statement(INDEXES))  # after the rows: a new index is quicker made at once
@@ -190,7 +218,8 @@ class PostgresWriter:
             }
             connection.execute(self._statement(RECORD), made_of)
             connection.execute(self._statement("ANALYZE {passages}, {words}"))
-            connection.execute("TRUNCATE staged_documents, staged_passages")
+            connection.execute("TRUNCATE staged_documents, staged_passages, staged_moves")
+        self._anew = False
 
     def _stage(self) -> None:
         """Send what is held here to the staged tables."""

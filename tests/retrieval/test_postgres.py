@@ -22,6 +22,7 @@ from tests.postgres_server import Server
 from trackbed.rails.sync import run_sync
 from trackbed.retrieval.allowed import allowed
 from trackbed.retrieval.errors import IndexMismatch, IndexMissing, RetrievalError
+from trackbed.retrieval.ingest import IngestReport, ingest_into
 from trackbed.retrieval.postgres.connection import Connections, PostgresIndex
 from trackbed.retrieval.postgres.search import PostgresRetriever
 from trackbed.retrieval.postgres.tables import INDEXED_FROM, read_manifest, statement
@@ -196,6 +197,42 @@ async def test_of_a_document_what_was_said_last_counts(index: PostgresIndex) -> 
     assert known == {"a.md": Known("1", "/docs", 1), "c.md": Known("0", "/docs", 1)}
     retriever = PostgresRetriever.open(index, WordEmbedder())
     assert {each.text for each in await retriever.search(Query("?", NOBODY), 9)} == {"Dogs.", "Cows."}
+
+
+async def test_an_ingestion_finds_what_changed(index: PostgresIndex, tmp_path: Path) -> None:
+    def ingested(folder: str) -> IngestReport:
+        with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+            return ingest_into(writer, [tmp_path / folder], WordEmbedder())
+
+    (tmp_path / "docs").mkdir()
+    for name in ("a.md", "b.md", "c.md"):
+        (tmp_path / "docs" / name).write_text(f"Trains run on rails, says {name}.")
+    (tmp_path / "docs" / "broken.pdf").write_bytes(b"broken")
+    first = ingested("docs")
+    assert (first.documents, first.passages, first.added, len(first.skipped)) == (3, 3, 3, 1)
+    (tmp_path / "docs" / "a.md").write_text("Boats float.")
+    (tmp_path / "docs" / "b.md").unlink()
+    second = ingested("docs")
+    assert (second.updated, second.unchanged, second.deleted, second.documents) == (1, 1, 1, 2)
+    assert set(await found(index, "boats")) == {"a.md", "c.md"}
+    (tmp_path / "docs").rename(tmp_path / "moved")
+    assert ingested("moved").unchanged == 2
+    with PostgresWriter.open(index, WordEmbedder(), CHUNKING) as writer:
+        assert {known.root for known in writer.known().values()} == {str(tmp_path / "moved")}
+
+
+async def test_an_index_is_made_anew_whatever_it_was(index: PostgresIndex) -> None:
+    class Other(WordEmbedder):
+        sha256 = "0" * 64
+
+    write(index, passage("Trains.", "a.md"))
+    with PostgresWriter.open(index, Other(), CHUNKING, anew=True) as writer:
+        assert writer.known() == {}
+        put(writer, passage("Trains.", "b.md"))
+        assert await found(index, "trains") == ["a.md"]
+        writer.commit()
+    retriever = PostgresRetriever.open(index, Other())
+    assert [each.source for each in await retriever.search(Query("trains", NOBODY), 9)] == ["b.md"]
 
 
 def test_one_writer_at_a_time(index: PostgresIndex, postgres: Server) -> None:
