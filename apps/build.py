@@ -3,21 +3,19 @@
 The only file that knows every concrete class. What a policy does not use is not opened.
 """
 
-import hashlib
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trackbed.apps.knowledge import Progress, open_knowledge
 from trackbed.apps.record import RecordedPipeline, TraceFile, trace_file
-from trackbed.apps.settings import Settings, SettingsError, secret
+from trackbed.apps.settings import Settings, secret
 from trackbed.apps.terminal import err, say
 from trackbed.llm.catalogue import locate
 from trackbed.llm.types import Endpoint, Generator
@@ -25,20 +23,10 @@ from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import ModelSource, Policy
 from trackbed.rails.types import Models, Stage
 from trackbed.rails.use import named_models
-from trackbed.retrieval import RETRIEVERS
-from trackbed.retrieval.errors import RetrievalError
 from trackbed.retrieval.types import Embedder, Retriever
 
 if TYPE_CHECKING:
     from trackbed.llm.encoder import Encoder
-    from trackbed.retrieval.postgres.connection import PostgresIndex
-
-PAGES = Path(__file__).parents[1] / "policies" / "knowledge"
-SHIPPED = "kb"  # the name of the index of the shipped pages
-SHIPPED_SECONDS = 600.0  # that another process may take to make it
-POSTGRES = "postgres"  # the retriever whose indexes are in a database
-INDEX_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
-Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much (0: unknown)
 
 
 @contextmanager
@@ -53,9 +41,7 @@ def build(settings: Settings, policy: Policy, progress: Progress | None = None) 
     with ExitStack() as stack:
         file = stack.enter_context(trace_file(settings, _warn))
         # A missing index is found at once, a model is seconds of loading.
-        retriever = open_retriever(settings, policy, embedder, report)
-        if close := getattr(retriever, "close", None):
-            stack.callback(close)
+        retriever = open_knowledge(settings, policy, embedder, report, stack)
         if policy.dialog and policy.dialog.intents:
             report(f"loading {settings.embedder}", 0, 0)
             embedder.embed([""])
@@ -72,7 +58,7 @@ def build_judge(
     Raises LLMError where a model cannot be opened.
     """
     report = progress or (lambda step, done, total: None)
-    judging = replace(policy, rails={stage: policy.rails[stage] for stage in stages}, dialog=None)
+    judging = replace(policy, rails={stage: policy.rails[stage] for stage in stages}, dialog=None, knowledge=None)
     with ExitStack() as stack:
         file = stack.enter_context(trace_file(settings, _warn))
         engines = _open_engines(settings, policy, _asked(judging), report, stack)
@@ -82,52 +68,6 @@ def build_judge(
 def open_embedder(settings: Settings) -> Embedder:
     """The model that turns passages and questions into vectors; its files are looked at when it is first used."""
     return _LazyEncoder(settings)
-
-
-def open_retriever(settings: Settings, policy: Policy, embedder: Embedder, report: Progress) -> Retriever | None:
-    """What searches the policy's index; that of the shipped pages is made where there is none of these very pages.
-
-    Raises RetrievalError, and SettingsError where the index is in a database that is not set.
-    """
-    if policy.knowledge is None:
-        return None
-    retriever, index = policy.knowledge.retriever, policy.knowledge.index
-    report(f"loading {settings.embedder}", 0, 0)
-    embedder.embed([""])  # so that it is the start that waits, or fails, and not the first question
-    found = resolve_name(RETRIEVERS.get(retriever, retriever))
-    if not callable(getattr(found, "open", None)):
-        from trackbed.apps.adapters.foreign import adapted
-
-        return adapted(found, retriever, embedder)
-    if retriever == POSTGRES:
-        return _opened(found, postgres_index(settings, index), embedder)
-    if index != SHIPPED:
-        return _opened(found, index_path(settings, index, policy.file.parent), embedder)
-    path = settings.cache / "knowledge" / _digest_of_pages(embedder)
-    try:
-        return _opened(found, path, embedder)
-    except RetrievalError:  # missing, damaged, or of another format
-        from trackbed.retrieval.ingest import ingest
-
-        ingest([PAGES], path, embedder, report, anew=True, wait=SHIPPED_SECONDS)
-        return _opened(found, path, embedder)
-
-
-def index_path(settings: Settings, index: str, base: Path = Path()) -> Path:
-    """Where an index is: a name means the data folder's, anything else is a path, relative to `base`."""
-    return settings.indexes / index if INDEX_NAME.fullmatch(index) else base / Path(index).expanduser()
-
-
-def postgres_index(settings: Settings, name: str) -> "PostgresIndex":
-    """Where the index of that name is in the database of the settings. Raises SettingsError where they name none."""
-    from trackbed.retrieval.postgres.connection import PostgresIndex
-
-    if settings.postgres is None:
-        raise SettingsError(
-            f"the index {name!r} is in PostgreSQL, and no database is set: write `postgres = "
-            '"postgresql://USER:PASSWORD@HOST:PORT/DATABASE"` in trackbed.toml, or set TRACKBED_POSTGRES'
-        )
-    return PostgresIndex(settings.postgres.get_secret_value(), name)
 
 
 def _pipeline(
@@ -170,24 +110,11 @@ class _LazyEncoder:
         return self._encoder.embed(texts)
 
 
-def _opened(found: Any, place: "Path | PostgresIndex", embedder: Embedder) -> Retriever:
-    opened: Retriever = found.open(place, embedder)
-    return opened
-
-
-def _digest_of_pages(embedder: Embedder) -> str:
-    """Sixteen hexadecimal digits that change with the shipped pages and with the embedder."""
-    digest = hashlib.sha256(embedder.sha256.encode())
-    for page in sorted(PAGES.rglob("*.md")):
-        content = page.read_bytes()
-        digest.update(f"\0{page.relative_to(PAGES).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:16]
-
-
 def _asked(policy: Policy) -> set[str]:
-    """The models that the policy's rails and its dialog ask, by the policy's names."""
+    """The models that the policy's rails, its dialog and its search ask, by the policy's names."""
     asked = {model for uses in policy.rails.values() for use in uses for _, model in named_models(use.config)}
-    return asked | ({policy.dialog.model} if policy.dialog and policy.dialog.model else set())
+    asked |= {policy.dialog.model} if policy.dialog and policy.dialog.model else set()
+    return asked | ({policy.knowledge.asks} if policy.knowledge and policy.knowledge.asks else set())
 
 
 def _open_engines(

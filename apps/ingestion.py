@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trackbed.apps.build import POSTGRES, Progress, index_path, open_embedder, postgres_index
+from trackbed.apps.build import open_embedder
+from trackbed.apps.knowledge import POSTGRES, Progress, index_path, postgres_index
 from trackbed.apps.settings import Settings
 
 if TYPE_CHECKING:

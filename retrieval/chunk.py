@@ -62,6 +62,7 @@ def _passages(document: Document, chunking: Chunking) -> Iterator[Passage]:
                 heading=section.heading,
                 page=bisect_right(document.pages, start) + 1 if document.pages else None,
                 metadata=metadata,
+                pages=tuple(page for page in document.pages if start < page < end),
             )
 
 

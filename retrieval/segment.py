@@ -2,7 +2,7 @@
 
 | file | holds |
 |---|---|
-| passages.jsonl, passages.rows | text, headings, page and gap, a line each; where each is, its span and its facts |
+| passages.jsonl, passages.rows | text, headings, pages and gap, a line each; where each is, its span and its facts |
 | facts.jsonl, facts.rows | the different pairs of source and metadata that passages have |
 | documents.jsonl, documents.rows | source, digest and root, a line each; each document's first row |
 | vectors.f32 | the vectors, as they came from the embedder |
@@ -109,9 +109,10 @@ class Segment:
     def passage(self, row: int, score: float) -> Passage:
         """A row as it was put, with a score. Raises RetrievalError where it is damaged."""
         entry = self.rows[row]
-        text, heading, page, gap = self._line("passages", row, self.rows)
+        text, heading, page, gap, pages = self._line("passages", row, self.rows)
         source, metadata = self.fact(int(entry["fact"]))
-        return Passage(text, source, int(entry["start"]), int(entry["end"]), score, heading, page, metadata, gap=gap)
+        start, end = int(entry["start"]), int(entry["end"])
+        return Passage(text, source, start, end, score, heading, page, metadata, tuple(pages), gap)
 
     def fact(self, number: int) -> tuple[str, dict[str, Value]]:
         """A source, and metadata of its passages."""

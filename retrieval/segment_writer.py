@@ -54,7 +54,7 @@ class SegmentWriter:
         entries = np.empty(len(passages), dtype=PASSAGE)
         facts: dict[bytes, int] = {}
         for i, (passage, text) in enumerate(zip(passages, texts, strict=True)):
-            line = _line([passage.text, passage.heading, passage.page, passage.gap])
+            line = _line([passage.text, passage.heading, passage.page, passage.gap, passage.pages])
             at = self._files.add("passages.jsonl", line)
             fact = self._fact(facts, passage)
             entries[i] = (at, passage.start, passage.end, fact, zlib.crc32(line))

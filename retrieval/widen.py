@@ -115,7 +115,19 @@ def _joined(stretch: _Stretch) -> Passage:
         if part is not stretch.parts[-1]:
             text, end = text + part.gap, end + len(part.gap)
     first, last = stretch.parts[0], stretch.parts[-1]
-    return replace(stretch.hit, text=text, start=first.start, end=last.end, page=first.page, gap=last.gap)
+    pages = _pages(stretch.parts)
+    return replace(stretch.hit, text=text, start=first.start, end=last.end, page=first.page, pages=pages, gap=last.gap)
+
+
+def _pages(parts: Sequence[Passage]) -> tuple[int, ...]:
+    """Where later pages begin in a stretch: inside its parts, or between them, which is where the next part begins."""
+    begun: list[int] = []
+    if (first := parts[0].page) is None:
+        return ()
+    for part in parts:
+        begun += [part.start] * ((part.page or first) - first - len(begun))
+        begun += [place for place in part.pages if not begun or place > begun[-1]]
+    return tuple(begun)
 
 
 def _span(passage: Passage) -> tuple[int, int]:

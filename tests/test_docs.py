@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trackbed.apps.build import PAGES
+from trackbed.apps.knowledge import PAGES
 from trackbed.rails import load_policy
 
 ROOT = Path(__file__).parents[1]

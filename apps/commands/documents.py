@@ -38,8 +38,8 @@ def ingest(
     """
     from dataclasses import asdict
 
-    from trackbed.apps.build import SHIPPED
     from trackbed.apps.ingestion import ingest_to, place_of
+    from trackbed.apps.knowledge import SHIPPED
 
     if to == SHIPPED:
         raise typer.BadParameter(f"{SHIPPED} is the index of trackbed's own pages; choose another name")

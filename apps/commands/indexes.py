@@ -142,7 +142,7 @@ def delete(
 
 
 def _path(context: typer.Context, name: str) -> Path:
-    from trackbed.apps.build import SHIPPED, index_path
+    from trackbed.apps.knowledge import SHIPPED, index_path
 
     if name == SHIPPED:
         raise typer.BadParameter(f"{SHIPPED} is the index of trackbed's own pages, which is made when it is needed")

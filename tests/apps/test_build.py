@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -7,15 +8,18 @@ from pydantic import SecretStr
 
 from tests.fakes import WordEmbedder
 from tests.postgres_server import Server
-from trackbed.apps.build import build, build_judge, index_path, open_retriever
+from trackbed.apps.build import build, build_judge
+from trackbed.apps.knowledge import index_path, open_knowledge
 from trackbed.apps.settings import Settings, SettingsError
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 from trackbed.llm.remote import RemoteEngine
 from trackbed.rails.policy import Policy, load_policy
 from trackbed.rails.types import Turn
-from trackbed.retrieval.errors import IndexMissing
+from trackbed.retrieval.errors import IndexMissing, RetrievalError
+from trackbed.retrieval.ingest import ingest
 from trackbed.retrieval.postgres.connection import PostgresIndex
 from trackbed.retrieval.postgres.write import PostgresWriter
+from trackbed.retrieval.refine import Refined
 from trackbed.retrieval.types import Known, Passage, Query
 
 
@@ -77,9 +81,9 @@ async def test_an_index_in_postgresql_is_found_by_its_name_in_the_database_of_th
         writer.commit()
     named = policy(tmp_path, "knowledge: {index: kb, retriever: postgres}")
     with pytest.raises(SettingsError, match="'kb' is in PostgreSQL, and no database is set"):
-        open_retriever(settings, named, WordEmbedder(), lambda step, done, total: None)
+        open_knowledge(settings, named, WordEmbedder(), lambda step, done, total: None, ExitStack())
     there = settings.model_copy(update={"postgres": SecretStr(postgres.url)})
-    retriever = open_retriever(there, named, WordEmbedder(), lambda step, done, total: None)
+    retriever = open_knowledge(there, named, WordEmbedder(), lambda step, done, total: None, ExitStack())
     assert retriever
     assert [found.source for found in await retriever.search(Query("trains", frozenset()), 1)] == ["a.md"]
 
@@ -128,3 +132,34 @@ def test_a_model_behind_an_endpoint_needs_no_files_and_its_key(
     monkeypatch.setenv("MY_KEY", "s3cret")
     with build(settings, remote) as pipeline:
         assert isinstance(pipeline.models.generators["chat"], RemoteEngine)
+
+
+async def test_what_a_policy_says_of_its_search_is_done(settings: Settings, tmp_path: Path) -> None:
+    for name, text in {"red": "A red train. ", "blue": "A blue train. "}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text("\n\n".join(f"# {n}\n\n{text * 9}" for n in range(4)))
+        ingest([tmp_path / name], settings.indexes / name, WordEmbedder())
+    named = policy(tmp_path, "knowledge: {index: [red, blue], retriever: hybrid, diversity: 0.5, neighbours: 1}")
+    retriever = open_knowledge(settings, named, WordEmbedder(), lambda step, done, total: None, ExitStack())
+    assert isinstance(retriever, Refined)
+    found, notes = await retriever.find(Query("blue train", frozenset()), 3)
+    assert {passage.source for passage in found} <= {"red/a.md", "blue/a.md"}
+    assert found[0].source == "blue/a.md"
+    assert set(notes) == {"candidates", "diversity", "widening"}
+
+
+def test_what_a_retriever_cannot_do_is_told_at_the_start(settings: Settings, tmp_path: Path) -> None:
+    named = policy(
+        tmp_path, "knowledge: {index: kb, retriever: 'tests.apps.theirs:langchain_retriever', section: true}"
+    )
+    with pytest.raises(RetrievalError, match=r"p\.yaml: retriever .* neighbours and parents need"):
+        open_knowledge(settings, named, WordEmbedder(), lambda step, done, total: None, ExitStack())
+
+
+def test_an_endpoint_reranks_nothing(settings: Settings, tmp_path: Path) -> None:
+    endpoint = "models: {far: {openai: 'http://localhost:1/v1', model: m}}\n"
+    named = policy(tmp_path, f"{endpoint}knowledge: {{index: red, rerank: far}}")
+    (tmp_path / "a.md").write_text("A train.")
+    ingest([tmp_path / "a.md"], settings.indexes / "red", WordEmbedder())
+    with pytest.raises(RetrievalError, match="model 'far' is an endpoint"):
+        open_knowledge(settings, named, WordEmbedder(), lambda step, done, total: None, ExitStack())

@@ -12,8 +12,8 @@ import pytest
 from gguf import GGUFWriter
 from typer.testing import CliRunner, Result
 
-from trackbed.apps.build import PAGES
 from trackbed.apps.cli import app
+from trackbed.apps.knowledge import PAGES
 
 MODEL = Path("smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf")
 BARE = "policy: 1\nname: bare\ngeneration: {sampling: {max_tokens: 4}}\n"

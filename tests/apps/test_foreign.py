@@ -1,6 +1,7 @@
 """Anybody's retriever, named in a policy: it finds, and our rule decides what of that may be found."""
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from tests.apps import theirs
 from tests.fakes import ScriptedGenerator, WordEmbedder
 from trackbed.apps.adapters.foreign import MOST, ForeignRetriever, Hit, adapted
-from trackbed.apps.build import open_retriever
+from trackbed.apps.knowledge import open_knowledge
 from trackbed.apps.settings import Settings
 from trackbed.rails import Models, Pipeline, Turn, load_policy
 from trackbed.retrieval.errors import RetrievalError
@@ -111,7 +112,7 @@ def policy(folder: Path, retriever: str) -> str:
 @pytest.mark.parametrize("kind", [*KINDS, "Ours"])
 async def test_a_policy_names_it_and_an_answer_rests_on_it(tmp_path: Path, kind: str) -> None:
     loaded = load_policy(policy(tmp_path, f"tests.apps.theirs:{kind}"))
-    opened = open_retriever(Settings(), loaded, WordEmbedder(), lambda step, done, total: None)
+    opened = open_knowledge(Settings(), loaded, WordEmbedder(), lambda step, done, total: None, ExitStack())
     models = Models({"chat": ScriptedGenerator("Trains run on rails of steel. [1]")})
     reply = await Pipeline(loaded, models, opened).respond(Turn("On what do trains of steel run?"))
     assert [(citation.source, citation.quote) for citation in reply.citations] == [
@@ -129,5 +130,6 @@ async def test_a_policy_names_it_and_an_answer_rests_on_it(tmp_path: Path, kind:
     ],
 )
 def test_what_is_none_is_told_by_its_name(tmp_path: Path, name: str, said: str) -> None:
+    loaded = load_policy(policy(tmp_path, name))
     with pytest.raises(RetrievalError, match=said):
-        open_retriever(Settings(), load_policy(policy(tmp_path, name)), WordEmbedder(), lambda step, done, total: None)
+        open_knowledge(Settings(), loaded, WordEmbedder(), lambda step, done, total: None, ExitStack())

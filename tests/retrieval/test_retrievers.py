@@ -62,7 +62,7 @@ def tables(request: pytest.FixtureRequest, docs: Path) -> tuple[PostgresIndex, P
 
 
 # How an index of each kind is made of documents; what is given is its place, and that of one that is not there.
-MADE = {"bm25": folder, "faiss": folder, "postgres": tables}
+MADE = {"bm25": folder, "faiss": folder, "hybrid": folder, "postgres": tables}
 
 
 @pytest.fixture(params=RETRIEVERS)

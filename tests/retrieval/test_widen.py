@@ -1,5 +1,6 @@
 """What stands around a hit."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -39,6 +40,19 @@ class ListShelf:
 
 SHELF = ListShelf(Document("guide.md", GUIDE))
 PARTS = SHELF.documents["guide.md"]
+
+
+@given(st.lists(st.integers(1, len(GUIDE) - 1), max_size=8, unique=True).map(sorted), st.integers(0, 4), st.data())
+def test_every_place_of_a_stretch_is_on_the_page_that_the_document_says(
+    begun: list[int], neighbours: int, data: st.DataObject
+) -> None:
+    shelf = ListShelf(Document("guide.md", GUIDE, pages=tuple(begun)))
+    hit = data.draw(st.sampled_from(shelf.documents["guide.md"]))
+    (found,) = widen([hit], shelf, ALL, Widening(neighbours))
+    assert found.page is None or begun
+    for place in range(found.start, found.end):
+        if begun and GUIDE[place].strip():
+            assert (found.page or 0) + bisect_right(found.pages, place) == bisect_right(begun, place) + 1
 
 
 def test_neighbours_and_hit_are_one_stretch_of_the_document() -> None:
