@@ -6,7 +6,7 @@ that describes nothing is named. Links lead nowhere outside the folder. Nothing 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,26 +29,22 @@ def files(root: Path) -> Iterator[File | DocumentUnreadable]:
         yield from _walk(root, root)
         return
     try:
-        beside = _sidecars(sorted(os.listdir(root.parent)), root.parent)
+        beside = _Beside.of(root.parent)
     except OSError as error:
         why = f"its folder cannot be searched for a sidecar: {error.strerror or error}"
         yield DocumentUnreadable(f"{root}: {why}", root.name)
         return
-    if not _is_sidecar(root.name):
-        yield _file(root, beside, root.parent)
-    elif not _describes(root.name, os.listdir(root.parent)):
-        yield _orphan(root)
+    yield from _found(root, beside, root.parent)
 
 
 def _walk(folder: Path, root: Path) -> Iterator[File | DocumentUnreadable]:
     """The files under a folder. `root` is what links must stay inside of."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        beside = _Beside.of(folder)
     except OSError as error:
         yield DocumentUnreadable(f"{folder}: {error.strerror or error}")
         return
-    names = [entry.name for entry in entries]
-    beside = _sidecars(names, folder)
     for entry in entries:
         if entry.name.startswith("."):
             continue
@@ -63,20 +59,49 @@ def _walk(folder: Path, root: Path) -> Iterator[File | DocumentUnreadable]:
         elif entry.is_dir():
             yield from _walk(found, root)
             continue
-        if not _is_sidecar(entry.name):
-            yield _file(found, beside, root)
-        elif not _describes(entry.name, names):
-            yield _orphan(found)
+        yield from _found(found, beside, root)
 
 
-def _file(path: Path, beside: Mapping[str, Sequence[Path]], root: Path) -> File | DocumentUnreadable:
+class _Beside(NamedTuple):
+    """The sidecars of a folder by what they describe, and all that a sidecar there may describe: its files.
+
+    Case counts for nothing, so that none is overlooked. A folder is not described by a sidecar.
+    """
+
+    sidecars: Mapping[str, Sequence[Path]]
+    files: frozenset[str]
+
+    @classmethod
+    def of(cls, folder: Path) -> "_Beside":
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        sidecars: dict[str, list[Path]] = {}
+        for entry in entries:
+            if _is_sidecar(entry.name):
+                sidecars.setdefault(_described(entry.name), []).append(folder / entry.name)
+        names = [entry.name for entry in entries if not entry.is_dir() and not _is_sidecar(entry.name)]
+        return cls(sidecars, frozenset(called for name in names for called in _called(name)))
+
+    def describing(self, name: str) -> list[Path]:
+        return [path for called in dict.fromkeys(_called(name)) for path in self.sidecars.get(called, ())]
+
+
+def _found(path: Path, beside: _Beside, root: Path) -> Iterator[File | DocumentUnreadable]:
+    """A file, save for a sidecar; but one that describes no file is named."""
+    if not _is_sidecar(path.name):
+        yield _file(path, beside, root)
+    elif _described(path.name) not in beside.files:
+        why = f"describes no file beside it; it is called as that file, handbook.pdf{SIDECARS[0]}"
+        yield DocumentUnreadable(f"{path}: {why}", path.relative_to(root).as_posix())
+
+
+def _file(path: Path, beside: _Beside, root: Path) -> File | DocumentUnreadable:
     """The file with its sidecars: those beside it, and those beside what it is a link to."""
     source = path.relative_to(root).as_posix()
-    found = list(_of(path.name, beside))
+    found = beside.describing(path.name)
     if path.is_symlink():
         target = path.resolve()
         try:
-            found += _of(target.name, _sidecars(sorted(os.listdir(target.parent)), target.parent))
+            found += _Beside.of(target.parent).describing(target.name)
         except OSError as error:
             why = f"{target.parent} cannot be searched for a sidecar: {error.strerror or error}"
             return DocumentUnreadable(f"{path}: {why}", source)
@@ -84,19 +109,6 @@ def _file(path: Path, beside: Mapping[str, Sequence[Path]], root: Path) -> File 
         why = "its sidecar is a link that leads out of the folder, which is not followed"
         return DocumentUnreadable(f"{path}: {why}", source)
     return File(path, tuple({sidecar.resolve(): sidecar for sidecar in found}.values()), source)
-
-
-def _of(name: str, beside: Mapping[str, Sequence[Path]]) -> list[Path]:
-    return [path for described in dict.fromkeys(_called(name)) for path in beside.get(described, ())]
-
-
-def _sidecars(names: Iterable[str], folder: Path) -> dict[str, list[Path]]:
-    """The sidecars among these names, by what they describe. Case counts for nothing, so that none is overlooked."""
-    found: dict[str, list[Path]] = {}
-    for name in names:
-        if _is_sidecar(name):
-            found.setdefault(_described(name), []).append(folder / name)
-    return found
 
 
 def _is_sidecar(name: str) -> bool:
@@ -110,13 +122,3 @@ def _described(sidecar: str) -> str:
 def _called(name: str) -> tuple[str, str]:
     """What a sidecar may call a file: handbook.pdf, and handbook."""
     return name.casefold(), Path(name).stem.casefold()
-
-
-def _describes(sidecar: str, names: Iterable[str]) -> bool:
-    return any(_described(sidecar) in _called(name) for name in names if not _is_sidecar(name))
-
-
-def _orphan(path: Path) -> DocumentUnreadable:
-    return DocumentUnreadable(
-        f"{path}: describes no file beside it; it is called as that file, handbook.pdf{SIDECARS[0]}"
-    )

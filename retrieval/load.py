@@ -6,6 +6,7 @@ each row or record becomes a paragraph. What users say of a document, in front m
 beside it, becomes its metadata. Nothing here knows passages or vectors.
 """
 
+import codecs
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -126,12 +127,19 @@ def _markdown(data: bytes, source: str) -> Document:
 
 
 def _text(data: bytes, source: str) -> Document:
-    return Document(source, decode(data), title=stem(source))
+    text = decode(data)
+    start, said = front_matter(text)  # not usual here, but it may say who must not read it
+    return Document(source, text, title=stem(source), metadata=said, start=start)
 
 
 def _html(data: bytes, source: str) -> Document:
+    said: Mapping[str, Value] = {}
+    if data.lstrip().startswith((b"---", codecs.BOM_UTF8 + b"---")):
+        text = decode(data)
+        start, said = front_matter(text)
+        data = codecs.BOM_UTF8 + text[start:].encode()
     page = read_html(data)
-    return Document(source, page.text, title=page.title or stem(source), metadata=page.metadata)
+    return Document(source, page.text, title=page.title or stem(source), metadata={**page.metadata, **said})
 
 
 def _records(read: Callable[[str], str]) -> Callable[[bytes, str], Document]:

@@ -79,6 +79,22 @@ def test_a_sidecar_that_describes_nothing_is_named(tmp_path: Path) -> None:
     assert "describes no file beside it" in str(error)
 
 
+def test_a_sidecar_does_not_describe_a_folder_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "staff").mkdir()
+    (tmp_path / "staff" / "a.md").write_text("Text.")
+    (tmp_path / "staff.meta.yaml").write_text("allow: [staff]")
+    _, error = load([tmp_path])
+    assert "describes no file beside it" in str(error)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.rst", "a.html", "a.markdown"])
+def test_front_matter_names_readers_whatever_text_it_stands_in(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("---\nallow: [staff]\n---\nCaf\u00e9.", "utf-8")
+    document = one(tmp_path / name)
+    assert document.metadata == {"allow": ("staff",)}
+    assert [passage.text for passage in chunk(document)] == ["Caf\u00e9."]
+
+
 @pytest.mark.parametrize(
     "allow",
     [
