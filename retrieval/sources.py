@@ -20,7 +20,7 @@ from trackbed.retrieval.load import ISOLATED, MAX_BYTES, read, read_content
 from trackbed.retrieval.types import Document, Known
 
 # Their own text says who may read them, so one that cannot be read leaves that open.
-MARKED = frozenset({".md", ".markdown", ".html", ".htm"})
+MARKED = frozenset({".md", ".markdown", ".txt", ".rst", ".html", ".htm"})
 
 
 @dataclass(frozen=True, slots=True)
