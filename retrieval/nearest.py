@@ -21,6 +21,7 @@ CANDIDATES = 4  # times as many as asked for are compared exactly
 LEAST_CANDIDATES = 40
 RECALL = 0.97  # of the ten best, that the number of lists to look at is chosen for
 PER_LIST = 64  # rows for each centre, that centres are trained on
+MEASURED = 10  # the best rows, whose share among the candidates is measured
 QUERIES = 256  # that the number of lists is measured with
 MOVED = 0.7  # how like a row's vector such a query is: a question is not its answer
 ITERATIONS = 10
@@ -125,7 +126,9 @@ def _listed(
     parameters: Any = faiss.SearchParametersIVF
     selected = _selector(mask)
     wanted = min(count, max(LEAST_CANDIDATES, CANDIDATES * k))
-    probes = min(lists.nlist, math.ceil(probes * lists.ntotal / count))
+    # Measured for ten rows out of all: more rows, and rows among few, are farther apart.
+    probes = math.ceil(probes * math.sqrt(max(1, k / MEASURED)) * lists.ntotal / count)
+    probes = min(lists.nlist, max(probes, math.ceil(wanted * lists.nlist / count)))
     while True:
         _, rows = lists.search(queries, wanted, params=parameters(nprobe=probes, sel=selected))
         if probes == lists.nlist or (rows >= 0).sum(axis=1).min() >= k:
@@ -180,18 +183,17 @@ def _measured(lists: Any, vectors: NDArray[np.float32]) -> tuple[int, float]:
     import faiss
 
     chance = np.random.default_rng(1)
-    k = 10
     queries = vectors[np.sort(chance.choice(len(vectors), min(QUERIES, len(vectors)), replace=False))]
     noise = chance.standard_normal(queries.shape, dtype=np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     queries = MOVED * queries + math.sqrt(1 - MOVED**2) * noise
     queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-9)
-    _, exact = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+    _, exact = faiss.knn(queries, vectors, MEASURED, metric=faiss.METRIC_INNER_PRODUCT)
     parameters: Any = faiss.SearchParametersIVF  # Any: its keywords are not in the types of faiss
     probes, recall = 1, 0.0
     while True:
         _, found = lists.search(queries, LEAST_CANDIDATES, params=parameters(nprobe=probes))
-        recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(exact, found, strict=True)]))
+        recall = float(np.mean([len(np.intersect1d(a, b)) / MEASURED for a, b in zip(exact, found, strict=True)]))
         if recall >= RECALL or probes == lists.nlist:
             return probes, recall
         probes = min(lists.nlist, max(probes + 1, probes * 5 // 4))
