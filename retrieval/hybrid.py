@@ -28,9 +28,9 @@ Fusion = Literal["weighted", "ranks"]
 class HybridRetriever:
     """Finds passages by cosine and BM25 together. It sees what is ingested while it is open.
 
-    Fused by `weighted`, a score is a share of the highest that can be: `weight` of it cosine, the rest BM25. Fused by
-    `ranks`, the order is that of reciprocal ranks, and a score says that all that stand before it have at least this
-    share. `smooth` is how much of a score its neighbours have; 0 leaves each alone.
+    A score is a share of the highest that can be: `weight` of it cosine, the rest BM25. Fused by `weighted`, passages
+    are ordered by these scores, when each has shared them with its neighbours: `smooth` is how much of it, and 0 is
+    nothing. Fused by `ranks`, the order is that of reciprocal ranks.
     """
 
     def __init__(
@@ -95,17 +95,25 @@ class HybridRetriever:
 
     def _smoothed(self, index: Index, hits: Hits, k: int) -> Hits:
         """The `k` best when the first have been evened out; what comes after them stays after them."""
-        if not self.smooth or not len(hits.rows):
+        if not self.smooth:
             return Hits(hits.rows[:k], hits.scores[:k])
-        first, later = hits.rows[: self.candidates], hits.rows[self.candidates :]
-        evened = best(first, smoothed(hits.scores[: len(first)], index.vectors(first), self.smooth), len(first))
-        lower = np.minimum(hits.scores[len(first) :], evened.scores[-1])
-        return Hits(np.concatenate([evened.rows, later])[:k], np.concatenate([evened.scores, lower])[:k])
+        first = np.arange(min(self.candidates, len(hits.rows)))
+        evened = smoothed(hits.scores[first], index.vectors(hits.rows[first]), self.smooth)
+        order = np.concatenate([np.lexsort((first, -evened)), np.arange(len(first), len(hits.rows))])
+        return _ordered(hits, order, k)
 
 
 def _by_ranks(rows: NDArray[np.int64], scores: NDArray[np.float32], rankings: list[NDArray[np.int64]], k: int) -> Hits:
-    """The `k` best by reciprocal ranks. Their scores never rise: each is the lowest so far."""
+    """The `k` best by reciprocal ranks."""
     fused = reciprocal_ranks([ranking.tolist() for ranking in rankings])
     ranks = np.array([fused[row] for row in rows.tolist()])
-    order = np.lexsort((rows, -scores, -ranks))[:k]
-    return Hits(rows[order], np.minimum.accumulate(scores[order]))
+    return _ordered(Hits(rows, scores), np.lexsort((rows, -scores, -ranks)), k)
+
+
+def _ordered(hits: Hits, order: NDArray[np.int64], k: int) -> Hits:
+    """The first `k` in another order than that of their scores; each has the best score from its place on.
+
+    So scores fall, and the first says how good the best of all is, which a policy's minimum is compared with.
+    """
+    levelled = np.maximum.accumulate(hits.scores[order][::-1])[::-1]
+    return Hits(hits.rows[order][:k], levelled[:k])

@@ -86,6 +86,14 @@ async def test_more_than_the_candidates_are_found_where_more_are_asked_for(opene
     assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
 
 
+async def test_neighbours_change_the_order_and_leave_the_best_score(opened: Open) -> None:
+    query = Query("an owl that sleeps well beside the fox", NOBODY)
+    alone, shared = await opened(smooth=0).search(query, 40), await opened(smooth=0.6).search(query, 40)
+    assert [p.source for p in alone] != [p.source for p in shared]
+    assert shared[0].score == alone[0].score
+    assert {p.source for p in alone} == {p.source for p in shared}
+
+
 @pytest.mark.parametrize("options", [{"weight": 1.5}, {"smooth": 1.0}, {"candidates": 0}])
 def test_options_out_of_range_are_refused(opened: Open, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="which are 0 to 1"):
