@@ -5,7 +5,6 @@ is left, in falling directions; passages of one subject are near each other, and
 subject. What real texts have beside that, it has not; so figures of it are about cost, and about recall with care.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -64,7 +63,9 @@ class Corpus:
         for i, (subject, length) in enumerate(zip(subjects.tolist(), lengths.tolist(), strict=True)):
             text = " ".join(f"w{word}" for word in self._words(chance, subject, length))
             start = (first + i) % OF_DOCUMENT * 1000
-            passages.append(Passage(text, f"{(first + i) // OF_DOCUMENT}.md", start, start + len(text)))
+            document = (first + i) // OF_DOCUMENT
+            metadata = {"mark": str(document % 10)}
+            passages.append(Passage(text, f"{document}.md", start, start + len(text), metadata=metadata))
         return Block(passages, self._vectors(chance, subjects))
 
     def _words(self, chance: np.random.Generator, subject: int, length: int) -> list[int]:
@@ -91,12 +92,3 @@ def documents(blocks: Iterator[Block]) -> Iterator[tuple[str, Sequence[Passage],
         for first in range(0, len(block.passages), OF_DOCUMENT):
             some = slice(first, first + OF_DOCUMENT)
             yield block.passages[first].source, block.passages[some], block.vectors[some]
-
-
-def recall(found: Sequence[NDArray[np.int64]], exact: Sequence[NDArray[np.int64]]) -> float:
-    """The mean share of the best that was found.
-
-    >>> recall([np.array([1, 2])], [np.array([2, 3])])
-    0.5
-    """
-    return math.fsum(len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, exact, strict=True)) / len(exact)

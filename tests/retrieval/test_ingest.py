@@ -1,7 +1,5 @@
 import json
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +12,10 @@ from trackbed.retrieval.chunk import Chunking
 from trackbed.retrieval.errors import DocumentUnreadable, IndexMismatch, IndexMissing, RetrievalError
 from trackbed.retrieval.faiss_index import FaissRetriever
 from trackbed.retrieval.index import Hits, Index
-from trackbed.retrieval.ingest import ingest
+from trackbed.retrieval.ingest import WINDOW, IngestReport, ingest, ingest_documents
 from trackbed.retrieval.manifest import read_manifest
 from trackbed.retrieval.searchable import searchable
-from trackbed.retrieval.types import Passage, Query
+from trackbed.retrieval.types import Document, Passage, Query
 
 OLD = "Trains run on rails."
 NO_HITS = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -48,24 +46,6 @@ async def found(index: Path) -> str:
 def texts(index: Index) -> list[str]:
     """All that can be found."""
     return [passage.text for passage in index.passages(index.filled(NO_HITS, 999, None))]
-
-
-# Ingests in another process, which can be killed or starved for real.
-PRELUDE = """
-import os, resource, shutil, signal, sys
-from pathlib import Path
-from tests.fakes import WordEmbedder
-from tests.retrieval.test_ingest import texts
-from trackbed.retrieval.index import Index
-from trackbed.retrieval.ingest import ingest
-from trackbed.retrieval.words import analyzer
-docs, index = map(Path, sys.argv[1:])
-"""
-
-
-def elsewhere(docs: Path, index: Path, program: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", PRELUDE + program, str(docs), str(index)]
-    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
 
 
 def test_an_ingestion_reports_what_it_read_and_what_it_could_not(docs: Path, tmp_path: Path) -> None:
@@ -128,64 +108,6 @@ async def test_vectors_that_are_no_numbers_are_not_indexed(docs: Path, index: Pa
     assert await found(index) == OLD
 
 
-# The process forks a child for each step, kills it there, and says what the index then holds. A step is a file
-# or folder below the index that is opened, made, renamed, listed or removed.
-KILLING = """
-STEPS = {"open", "os.mkdir", "os.rename", "os.listdir", "os.scandir", "os.remove", "os.rmdir"}
-
-def ingest_until(step):
-    seen = 0
-    def count(event, args):
-        nonlocal seen
-        # Files of a folder that is removed are named without it.
-        if event in STEPS and (str(index) in str(args[0]) or event in ("os.remove", "os.rmdir")):
-            seen += 1
-            if seen == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(count)
-    ingest([docs], index, WordEmbedder())
-    os._exit(0)
-
-analyzer()  # loads what the children need, once
-old = shutil.copytree(index, index.with_name("old"))
-step, status = 0, None
-while status != 0:
-    step += 1
-    shutil.rmtree(index)
-    shutil.copytree(old, index)
-    if (child := os.fork()) == 0:
-        ingest_until(step)
-    status = os.waitpid(child, 0)[1]
-    assert status in (0, signal.SIGKILL), status
-    print(*texts(Index.open(index)))
-"""
-
-
-def test_a_process_killed_at_any_step_leaves_the_old_index_or_the_new_one(docs: Path, index: Path) -> None:
-    done = elsewhere(docs, index, KILLING)
-    held = done.stdout.splitlines()
-    assert done.returncode == 0, done.stderr
-    assert held == [OLD] * held.count(OLD) + [NEW] * held.count(NEW)
-    assert held.count(OLD) > 8
-    assert held.count(NEW) > 3  # killed while it removed what was old
-    assert len(list(index.glob("segment-*"))) == 1
-
-
-@pytest.mark.parametrize("limit", [0, 100, 400])
-async def test_a_disk_that_takes_no_more_leaves_the_old_index(docs: Path, index: Path, limit: int) -> None:
-    # A limit on the length of files makes writing fail in the passages, the vectors or the manifest.
-    done = elsewhere(
-        docs,
-        index,
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "ingest([docs], index, WordEmbedder())",
-    )
-    assert f"RetrievalError: the index at {index} could not be written" in done.stderr
-    assert await found(index) == OLD
-    assert len(list(index.glob("segment-*"))) == 1
-
-
 def test_an_index_that_cannot_be_written_is_named(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RetrievalError, match=f"the index at {tmp_path}/file/index could not be written"):
@@ -239,25 +161,120 @@ def test_a_newer_format_is_a_mismatch(index: Path) -> None:
         FaissRetriever.open(index, WordEmbedder())
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b'{"format": 2}', b"\xff"])
-def test_a_damaged_manifest_is_named(index: Path, damage: bytes) -> None:
-    (index / "manifest.json").write_bytes(damage)
-    with pytest.raises(RetrievalError, match=r"manifest\.json is damaged; make the index anew: `trackbed ingest"):
-        FaissRetriever.open(index, WordEmbedder())
-
-
-@pytest.mark.parametrize("name", ["passages.jsonl", "vectors.f32", "words.rows"])
-def test_damaged_data_is_named(index: Path, name: str) -> None:
-    [file] = index.glob(f"*/{name}")
-    os.truncate(file, 10)
-    with pytest.raises(RetrievalError, match=f"{file} is damaged"):
-        FaissRetriever.open(index, WordEmbedder())
-    file.unlink()
-    with pytest.raises(RetrievalError, match=f"{file} is missing"):
-        FaissRetriever.open(index, WordEmbedder())
-
-
 def test_a_passage_is_searched_under_its_headings() -> None:
     assert searchable(Passage("text", "a.md", 0, 4, heading="A > B", metadata={"title": "A"})) == "A > B\ntext"
     assert searchable(Passage("text", "a.txt", 0, 4, metadata={"title": "Manual"})) == "Manual\ntext"
     assert searchable(Passage("text", "a.txt", 0, 4)) == "text"
+
+
+def changes(report: IngestReport) -> tuple[int, int, int, int]:
+    return report.added, report.updated, report.unchanged, report.deleted
+
+
+class CountingEmbedder(WordEmbedder):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.texts += texts
+        return super().embed(texts)
+
+
+def test_only_what_changed_is_embedded(docs: Path, tmp_path: Path) -> None:
+    for n in range(20):
+        (docs / f"{n}.txt").write_text(f"text {n}")
+    embedder = CountingEmbedder()
+    assert changes(ingest([docs], tmp_path / "index", embedder)) == (21, 0, 0, 0)
+    embedder.texts.clear()
+    (docs / "3.txt").write_text("new text")
+    (docs / "4.txt").unlink()
+    (docs / "new.txt").write_text("one more")
+    assert changes(ingest([docs], tmp_path / "index", embedder)) == (1, 1, 19, 1)
+    assert sorted(embedder.texts) == ["3\nnew text", "new\none more"]
+    generation = read_manifest(tmp_path / "index").generation
+    assert changes(ingest([docs], tmp_path / "index", embedder)) == (0, 0, 21, 0)
+    assert read_manifest(tmp_path / "index").generation == generation
+
+
+def test_a_sidecar_that_changes_is_a_change_of_its_document(docs: Path, index: Path) -> None:
+    ingest([docs], index, WordEmbedder())
+    (docs / "a.meta.yaml").write_text("allow: [staff]\n")
+    assert changes(ingest([docs], index, WordEmbedder())) == (0, 1, 0, 0)
+    opened = Index.open(index)
+    assert opened.allowed(Query("", frozenset({"staff"}))) is not None
+    assert len(opened.by_vector(np.ones((1, 256), np.float32), 9, opened.allowed(Query("", frozenset())))[0]) == 0
+
+
+def test_documents_of_other_folders_stay(docs: Path, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.md").write_text("More text.")
+    ingest([tmp_path / "more"], index, WordEmbedder())
+    assert sorted(texts(Index.open(index))) == ["More text.", OLD]
+    (docs / "a.md").rename(docs / "c.md")
+    assert changes(ingest([docs], index, WordEmbedder())) == (1, 0, 0, 1)
+    assert sorted(texts(Index.open(index))) == [NEW, "More text."]
+
+
+def test_a_name_that_another_folder_has_is_left_out_and_both_are_named(docs: Path, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.md").write_text("Other text.")
+    (tmp_path / "more" / "b.md").write_text("More text.")
+    report = ingest([tmp_path / "more"], index, WordEmbedder())
+    [why] = report.skipped
+    assert f"{tmp_path / 'more' / 'a.md'}: another document is called 'a.md', that of {docs}" in why
+    assert sorted(texts(Index.open(index))) == ["More text.", OLD]
+
+
+def test_the_documents_of_a_folder_that_was_moved_move_with_it(docs: Path, tmp_path: Path) -> None:
+    ingest([docs], tmp_path / "index", WordEmbedder())
+    moved = docs.rename(tmp_path / "moved")
+    embedder = CountingEmbedder()
+    assert changes(ingest([moved], tmp_path / "index", embedder)) == (0, 0, 1, 0)
+    assert embedder.texts == []
+    assert texts(Index.open(tmp_path / "index")) == [OLD]
+    (moved / "a.md").rename(moved / "b.md")
+    assert changes(ingest([moved], tmp_path / "index", WordEmbedder())) == (1, 0, 0, 1)
+
+
+def test_a_file_that_cannot_be_read_any_more_stays_as_it_was(docs: Path, tmp_path: Path) -> None:
+    shutil.copyfile(docs / "a.md", docs / "b.txt")
+    ingest([docs], tmp_path / "index", WordEmbedder())
+    (docs / "b.txt").write_bytes(b"\0\1")
+    report = ingest([docs], tmp_path / "index", WordEmbedder())
+    assert len(report.skipped) == 1
+    assert report.documents == 2
+
+
+def test_a_document_is_taken_out_when_who_may_read_it_is_not_certain_any_more(docs: Path, tmp_path: Path) -> None:
+    (docs / "b.txt").write_text("Kept.")
+    ingest([docs], tmp_path / "index", WordEmbedder())
+    (docs / "a.meta.yaml").write_text("allow: staff\n")  # not a list
+    report = ingest([docs], tmp_path / "index", WordEmbedder())
+    assert "so who may read it is not certain, and it is found no more" in report.skipped[0]
+    assert texts(Index.open(tmp_path / "index")) == ["Kept."]
+
+
+def test_another_way_of_splitting_is_a_mismatch_until_the_index_is_made_anew(docs: Path, index: Path) -> None:
+    with pytest.raises(
+        IndexMismatch, match=r"split with size 900, overlap 150, and size 90, overlap 0 is asked for.*--re"
+    ):
+        ingest([docs], index, WordEmbedder(), chunking=Chunking(90, 0))
+    ingest([docs], index, WordEmbedder(), chunking=Chunking(90, 0), anew=True)
+    assert texts(Index.open(index)) == [NEW]
+
+
+def test_documents_that_are_no_files_are_added_and_replaced(tmp_path: Path) -> None:
+    first = [Document("x", "one"), Document("y", "two", metadata={"kind": "a"})]
+    assert changes(ingest_documents(first, tmp_path / "index", WordEmbedder())) == (2, 0, 0, 0)
+    second = [Document("y", "two", metadata={"kind": "b"}), Document("z", "three")]
+    assert changes(ingest_documents(second, tmp_path / "index", WordEmbedder())) == (1, 1, 0, 0)
+    assert sorted(texts(Index.open(tmp_path / "index"))) == ["one", "three", "two"]
+
+
+def test_many_documents_are_put_a_window_at_a_time_and_none_is_lost(tmp_path: Path) -> None:
+    documents = [Document(str(n), f"text number {n}") for n in range(2 * WINDOW + 5)]
+    report = ingest_documents(documents, tmp_path / "index", WordEmbedder())
+    assert (report.documents, report.passages) == (2 * WINDOW + 5, 2 * WINDOW + 5)
+    index = Index.open(tmp_path / "index")
+    [passage] = index.passages(index.by_words([f"{WINDOW + 1}"], 1, None))
+    assert passage.source == str(WINDOW + 1)
