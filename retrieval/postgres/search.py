@@ -73,7 +73,8 @@ SELECT
     manifest.passages, manifest.indexed,
     (SELECT min(found) FROM (SELECT count(near.id) AS found FROM asked LEFT JOIN near USING (which)
         GROUP BY which) AS each),
-    passages.text, passages.source, passages.begins, passages.ends, passages.heading, passages.page, passages.metadata,
+    passages.text, passages.source, passages.begins, passages.ends, passages.heading, passages.page, passages.pages,
+    passages.gap, passages.metadata,
     (SELECT max(-(passages.vector <#> asked.vector)) FROM asked)
 FROM {manifest} AS manifest LEFT JOIN (fused JOIN {passages} AS passages USING (id)) ON true
 ORDER BY fused.worth DESC, fused.id
@@ -165,7 +166,11 @@ def _passages(rows: Sequence[Sequence[Any]]) -> tuple[Passage, ...]:  # Any: a c
             score=float(score),
             heading=restored(heading),
             page=page,
+            pages=tuple(pages),
+            gap=restored(gap),
             metadata=from_json(metadata),
         )
-        for (text, source, begins, ends, heading, page, metadata, _), score in zip(rows, scores, strict=True)
+        for (text, source, begins, ends, heading, page, pages, gap, metadata, _), score in zip(
+            rows, scores, strict=True
+        )
     )

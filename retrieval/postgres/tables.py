@@ -51,6 +51,8 @@ CREATE TABLE IF NOT EXISTS {passages} (
     text text NOT NULL,
     heading text NOT NULL,
     page integer,
+    pages integer[] NOT NULL,
+    gap text NOT NULL,
     metadata jsonb NOT NULL,
     readers text[],
     vector vector({dimension}) NOT NULL,

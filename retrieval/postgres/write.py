@@ -47,13 +47,13 @@ CREATE TEMP TABLE staged_documents (
     put bigint, source text COLLATE "C", digest text, root text, passages integer
 );
 CREATE TEMP TABLE staged_passages (
-    put bigint, place integer, begins integer, ends integer, text text, heading text, page integer, metadata jsonb,
-    readers text[], vector vector({dimension})
+    put bigint, place integer, begins integer, ends integer, text text, heading text, page integer,
+    pages integer[], gap text, metadata jsonb, readers text[], vector vector({dimension})
 );
 CREATE TEMP TABLE staged_moves (source text COLLATE "C" PRIMARY KEY, root text);
 """
 DOCUMENT = ("int8", "text", "text", "text", "int4")
-PASSAGE = ("int8", "int4", "int4", "int4", "text", "text", "int4", "jsonb", "text[]", "vector")
+PASSAGE = ("int8", "int4", "int4", "int4", "text", "text", "int4", "int4[]", "text", "jsonb", "text[]", "vector")
 # Of each document what was said last; without a digest it is to go.
 LATEST = """
 CREATE TEMP TABLE latest ON COMMIT DROP AS
@@ -71,8 +71,8 @@ ON CONFLICT (word) DO UPDATE SET passages = words.passages + excluded.passages;
 DELETE FROM {documents} AS documents USING latest WHERE documents.source = latest.source;
 INSERT INTO {documents} (source, digest, root, passages)
 SELECT source, digest, root, passages FROM latest WHERE digest IS NOT NULL;
-INSERT INTO {passages} (source, begins, ends, text, heading, page, metadata, readers, vector)
-SELECT source, begins, ends, text, heading, page, metadata, readers, vector
+INSERT INTO {passages} (source, begins, ends, text, heading, page, pages, gap, metadata, readers, vector)
+SELECT source, begins, ends, text, heading, page, pages, gap, metadata, readers, vector
 FROM staged_passages JOIN latest USING (put) ORDER BY put, place;
 INSERT INTO {words} AS words (word, passages)
 SELECT lexeme, count(*) FROM {passages} AS passages JOIN latest USING (source), unnest(passages.words) GROUP BY lexeme
@@ -269,6 +269,8 @@ def _row(passage: Passage) -> tuple[Any, ...]:
         stored(passage.text),
         stored(passage.heading),
         passage.page,
+        list(passage.pages),
+        stored(passage.gap),
         to_json(passage.metadata),
         readers(passage.metadata),
     )

@@ -76,6 +76,7 @@ READERS: tuple[Value, ...] = ("staff", ("staff", "board"), (), ("sales",), True,
 MANY = [
     *(passage("Some words.", f"{number}.md", key=value) for number, value in enumerate(SAID)),
     *(passage("Some words.", f"k{number}.md", allow=value, key="a") for number, value in enumerate(READERS)),
+    replace(passage("Some words.", "pages.md"), heading="A > B", page=3, pages=(40, 90), gap="\n\n"),
     replace(passage("Some words.", "\0.md"), metadata={"it's": "a", "source": "0.md"}),
 ]
 TEXTS = st.sampled_from([value for value in SAID if isinstance(value, str)]) | st.text(max_size=2)
@@ -111,6 +112,7 @@ def test_a_passage_comes_back_as_it_was_put(many: PostgresRetriever) -> None:
     passages = run_sync(many.search(Query("words", groups), 99))
     put_in = {each.source: each for each in MANY if each.metadata.get("allow") != ()}
     assert {each.source: replace(each, score=0) for each in passages} == put_in
+    assert {each.source: each.gap for each in passages} == {source: each.gap for source, each in put_in.items()}
 
 
 @given(st.text(alphabet=st.characters(), max_size=6), st.text(alphabet=st.characters(), max_size=6))
