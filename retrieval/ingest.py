@@ -8,7 +8,7 @@ is held in memory than what is next.
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -75,12 +75,17 @@ def ingest_into(
     embedder: Embedder,
     progress: Progress | None = None,
     chunking: Chunking = Chunking(),
+    *,
+    make: "Make | None" = None,
 ) -> IngestReport:
-    """The same for any writer: puts and deletes what changed, and commits."""
+    """The same for any writer: puts and deletes what changed, and commits. `make` reads and embeds elsewhere."""
     paths = list(paths)
     _check(paths)
     work = _Ingestion(writer, embedder, chunking, progress or (lambda step, done, total: None))
-    work.put(find(paths, work.known))
+    if make:
+        work.put_made(find(paths, work.known), make)
+    else:
+        work.put(find(paths, work.known))
     if not work.seen:
         raise RetrievalError("; ".join(["there is no document to ingest", *work.skipped[:3]]))
     roots = roots_of(paths)
@@ -119,6 +124,18 @@ class _Split(NamedTuple):
     passages: tuple[Passage, ...]
 
 
+class Made(NamedTuple):
+    """A document that was read, split and embedded; or why it could not be read."""
+
+    found: Found
+    passages: tuple[Passage, ...]
+    vectors: NDArray[np.float32]  # [passages, dimension]
+    error: str = ""
+
+
+Make = Callable[[Sequence[Found]], Iterator[Made]]
+
+
 class _Ingestion:
     """One ingestion: what it has seen, and what it did."""
 
@@ -149,6 +166,25 @@ class _Ingestion:
         if window:
             self._put(window)
 
+    def put_made(self, found: Iterable[Found | LeftOut], make: Make) -> None:
+        """Put what is new or has changed, made of it by others."""
+        needed: dict[Found, str] = {}
+        for one, digest, moved in self._needed(found):
+            if moved:
+                assert isinstance(self._writer, Mover)
+                self._writer.move(one.source, one.root)
+            else:
+                needed[one] = digest
+        for one, passages, vectors, error in make(list(needed)):
+            if error:
+                self._unreadable(one, error)
+                continue
+            self._seen(one.source, "updated" if one.source in self.known else "added")
+            self._passages += len(passages)
+            self._report("embedding", self._passages, 0)
+            vectors = vectors.reshape(len(passages), self._embedder.dimension)  # it may have none
+            self._writer.put(one.source, Known(needed[one], one.root, len(passages)), passages, vectors)
+
     def delete(self, source: str) -> None:
         """Take a document out."""
         self._writer.delete(source)
@@ -164,6 +200,21 @@ class _Ingestion:
 
     def _changed(self, found: Iterable[Found | LeftOut]) -> Generator[_Split, None, None]:
         """The passages of what is new or has changed. Runs in the thread that reads."""
+        for one, digest, moved in self._needed(found):
+            if moved:
+                yield _Split(one.source, Known(digest, one.root, self.known[one.source].passages), ())
+                continue
+            try:
+                document = one.read()
+            except DocumentUnreadable as error:
+                self._unreadable(one, str(error))
+                continue
+            passages = tuple(chunk(document, self._chunking))
+            self._seen(one.source, "updated" if one.source in self.known else "added")
+            yield _Split(one.source, Known(digest, one.root, len(passages)), passages)
+
+    def _needed(self, found: Iterable[Found | LeftOut]) -> Iterator[tuple[Found, str, bool]]:
+        """What the index does not have as it is, with its digest, and whether it has only moved."""
         for one in found:
             if isinstance(one, LeftOut):
                 self.skipped.append(one.why)
@@ -175,23 +226,16 @@ class _Ingestion:
             if before and same and (before.root == one.root or isinstance(self._writer, Mover)):
                 self._seen(one.source, "unchanged")
                 if before.root != one.root:
-                    yield _Split(one.source, Known(digest, one.root, before.passages), ())
+                    yield one, digest, True
                 continue
-            try:
-                document = one.read()
-            except DocumentUnreadable as error:
-                self._unreadable(one, error)
-                continue
-            passages = tuple(chunk(document, self._chunking))
-            self._seen(one.source, "updated" if before else "added")
-            yield _Split(one.source, Known(digest, one.root, len(passages)), passages)
+            yield one, digest, False
 
     def _seen(self, source: str, what: str) -> None:
         self.seen.add(source)
         self._counts[what] += 1
         self._report("reading", len(self.seen), 0)
 
-    def _unreadable(self, one: Found, error: DocumentUnreadable) -> None:
+    def _unreadable(self, one: Found, error: str) -> None:
         """Keep what the index has of a document; not where a list of readers may be in what cannot be read."""
         doubtful = one.source in self.known and not one.plain
         (self.doubtful if doubtful else self.kept).add(one.source)
@@ -210,23 +254,33 @@ class _Ingestion:
             first += len(passages)
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The texts' vectors: [texts, dimension]."""
-        vectors = np.empty((len(texts), self._embedder.dimension), dtype=np.float32)
-        # Neighbours in length go together, so that a batch holds little padding.
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        for first in range(0, len(order), BATCH):
-            self._report("embedding", self._passages, 0)
-            rows = order[first : first + BATCH]
-            batch = self._embedder.embed([texts[row] for row in rows])
-            if batch.shape != (len(rows), self._embedder.dimension) or not np.isfinite(batch).all():
-                raise RetrievalError(
-                    f"the embedder {self._embedder.name} gave {batch.shape[0]} vectors, or values that are no numbers, "
-                    f"for {len(rows)} texts of {self._embedder.dimension} dimensions"
-                )
-            vectors[rows] = batch
-            self._passages += len(rows)
-        self._report("embedding", self._passages, 0)
+        def report(done: int) -> None:
+            self._report("embedding", self._passages + done, 0)
+
+        vectors = embed(texts, self._embedder, report)
+        self._passages += len(texts)
         return vectors
+
+
+def embed(
+    texts: Sequence[str], embedder: Embedder, report: Callable[[int], None] = lambda done: None
+) -> NDArray[np.float32]:
+    """The texts' vectors: [texts, dimension]. Raises RetrievalError where they are none."""
+    vectors = np.empty((len(texts), embedder.dimension), dtype=np.float32)
+    # Neighbours in length go together, so that a batch holds little padding.
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    for first in range(0, len(order), BATCH):
+        report(first)
+        rows = order[first : first + BATCH]
+        batch = embedder.embed([texts[row] for row in rows])
+        if batch.shape != (len(rows), embedder.dimension) or not np.isfinite(batch).all():
+            raise RetrievalError(
+                f"the embedder {embedder.name} gave {batch.shape[0]} vectors, or values that are no numbers, "
+                f"for {len(rows)} texts of {embedder.dimension} dimensions"
+            )
+        vectors[rows] = batch
+    report(len(texts))
+    return vectors
 
 
 def _itself(document: Document) -> Document:

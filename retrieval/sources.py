@@ -32,6 +32,7 @@ class Found:
     digest: str  # of all that it is made of, unread
     read: Callable[[], Document]  # raises DocumentUnreadable
     plain: bool = True  # whether nothing but its metadata in an index says who may read it
+    file: File | None = None  # what it is read from, where it is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def find(paths: Sequence[Path], known: Mapping[str, Known]) -> Iterator[Found | 
                     continue
                 taken[file.source] = root
                 content = isolated.read if file.path.suffix.lower() in ISOLATED else read_content
-                yield Found(file.source, root, _digest(file), partial(read, file, content), _plain(file))
+                yield Found(file.source, root, _digest(file), partial(read, file, content), _plain(file), file)
 
 
 def _owner(source: str, roots: Sequence[str], known: Mapping[str, Known]) -> str:

@@ -25,6 +25,12 @@ def ingest(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Make the index of these paths alone, whatever it was before.")
     ] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Read and embed in many processes, with Ray: on this machine or a cluster.")
+    ] = False,
+    ray_address: Annotated[
+        str, typer.Option(help="The cluster for --ray, such as auto or ray://host:10001; without it, this machine.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Bring an index up to date with documents, or make it. What has not changed is not embedded again.
@@ -43,10 +49,12 @@ def ingest(
 
     if to == SHIPPED:
         raise typer.BadParameter(f"{SHIPPED} is the index of trackbed's own pages; choose another name")
+    if ray_address and not ray:
+        raise typer.BadParameter("--ray-address goes with --ray")
     settings: Settings = context.obj
     index = place_of(settings, to)
     with progress_bar(hidden=as_json) as report:
-        made = ingest_to(settings, index, paths, report, anew=rebuild)
+        made = ingest_to(settings, index, paths, report, anew=rebuild, ray=ray_address if ray else None)
     for sentence in made.skipped:
         say(f"left out: {sentence}", err)
     if as_json:
