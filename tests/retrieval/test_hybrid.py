@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from trackbed.retrieval.current import Current
 from trackbed.retrieval.faiss_index import FaissRetriever
 from trackbed.retrieval.hybrid import Fusion, HybridRetriever
 from trackbed.retrieval.ingest import ingest_documents
+from trackbed.retrieval.searchable import searchable
 from trackbed.retrieval.types import AnyOf, Between, Condition, Document, Query, Value
 
 NOBODY = frozenset[str]()
@@ -137,3 +139,21 @@ def test_all_that_may_be_read_and_nothing_else_is_found(
     assert len({passage.source for passage in found}) == len(found)
     assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
     assert all(-1 <= p.score <= 1 for p in found)
+
+
+async def test_an_index_knows_what_stands_around_a_hit_and_its_vector(tmp_path: Path) -> None:
+    text = " ".join(f"Sentence {n} is about owls and their many feathers." for n in range(80))
+    ingest_documents([Document("owls.md", text), document(1)], tmp_path / "index", WordEmbedder())
+    retriever = HybridRetriever.open(tmp_path / "index", WordEmbedder())
+    every = sorted(
+        await retriever.search(Query("owls", NOBODY, {"source": AnyOf(("owls.md",))}), 9), key=lambda p: p.start
+    )
+    assert len(every) >= 4
+    index = retriever.index
+    assert [one.start for one in index.around(every[1], 1, 2)] == [one.start for one in every[:4]]
+    assert index.around(every[0], 5, 0) == (every[0],)
+    gone = replace(every[0], text="other")
+    assert index.around(gone, 1, 1) == ()
+    vectors = index.vectors_of([*every, gone])
+    np.testing.assert_allclose(vectors[:-1], WordEmbedder().embed([searchable(one) for one in every]), atol=1e-6)
+    assert not vectors[-1].any()
