@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from pkgutil import resolve_name
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,7 @@ from trackbed.apps.terminal import out, print_json, progress_bar, say
 if TYPE_CHECKING:
     from trackbed.apps.evals.measures import Figure
     from trackbed.apps.evals.retrieval import Retrieved
-    from trackbed.retrieval.types import Embedder, PairScorer, Retriever
+    from trackbed.retrieval.types import Embedder, Retriever
 
 RETRIEVED = ("bm25", "faiss", "hybrid")
 
@@ -93,28 +92,32 @@ def _opened(
     settings: Settings, names: list[str], rerank: str | None, path: Path, embedder: "Embedder"
 ) -> "dict[str, Retriever]":
     """Each retriever by its name, and beside it the same with its first passages put in order."""
+    from trackbed.apps.knowledge import open_index
+    from trackbed.llm.cross_encoder import CrossEncoder
     from trackbed.retrieval import RETRIEVERS
+    from trackbed.retrieval.refine import Refined
 
-    scorer: PairScorer | None = None
-    if rerank:
-        from trackbed.llm.cross_encoder import CrossEncoder
-
-        scorer = CrossEncoder(rerank, settings.models)
+    scorer = CrossEncoder(rerank, settings.models) if rerank else None
     opened: dict[str, Retriever] = {}
     for name in names:
-        opened[name] = resolve_name(RETRIEVERS.get(name, name)).open(path, embedder)
+        try:
+            opened[name] = open_index(settings, name, str(path.resolve()), embedder, lambda step, done, total: None)
+        except (ImportError, AttributeError, ValueError) as error:
+            known = ", ".join(RETRIEVERS)
+            raise typer.BadParameter(
+                f"{name!r} is no retriever; known are {known}, and any package.module:Class ({error})"
+            ) from error
         if scorer:
-            from trackbed.retrieval.refine import Refined
-
             opened[f"{name}, reranked"] = Refined(opened[name], scorer=scorer, seconds=None)
     return opened
 
 
 def _show(found: "Mapping[str, Retrieved]") -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
 
     measures = list(next(iter(found.values())).figures)
-    table = Table("", *measures, "ms, median", "ms, 95 % within")
+    table = Table("", *measures, "ms", "p95", box=SIMPLE, title="milliseconds for 10 passages", title_justify="left")
     for name, one in found.items():
         times = (f"{one.milliseconds[key]:.1f}" for key in ("median", "p95"))
         table.add_row(name, *(_figure(one.figures[measure]) for measure in measures), *times)
@@ -122,4 +125,4 @@ def _show(found: "Mapping[str, Retrieved]") -> None:
 
 
 def _figure(figure: "Figure") -> str:
-    return f"{figure.value:.4f} ({figure.low:.3f}–{figure.high:.3f})"
+    return f"{figure.value:.4f}\n{figure.low:.2f}–{figure.high:.2f}"
