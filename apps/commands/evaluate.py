@@ -52,6 +52,10 @@ SHIPPED = {
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    # Imported here, since it draws on this file.
+    from trackbed.apps.commands.evaluate_grounding import grounding
+
+    commands.command()(grounding)
     app.add_typer(commands, name="eval")
 
 
@@ -115,13 +119,13 @@ def pii(
     from trackbed.apps.evals.plot import draw_spotted
     from trackbed.apps.evals.spans import read_marked, spot
 
-    loaded = _policy(policy, rail or (None if policy else "pii"), None, "input")
-    rows = _drawn(_read(lambda: read_marked(data)), limit, seed)
+    loaded = policy_of(policy, rail or (None if policy else "pii"), None, "input")
+    rows = drawn(rows_of(lambda: read_marked(data)), limit, seed)
     known = {kind for use in loaded.rails.get("input", ()) for kind in getattr(use.config, "kinds", ())}
     kinds = sorted(known & {span[0] for row in rows for span in row.spans})
     if not kinds:
         raise typer.BadParameter(f"no rail of the policy finds a kind of span that {data} has")
-    with _judging(context.obj, loaded, "input", hidden=as_json) as (pipeline, report):
+    with judging(context.obj, loaded, "input", hidden=as_json) as (pipeline, report):
         judged = judge_rows(pipeline, [row.row for row in rows], "input", report)
     found = spot(rows, judged, kinds, seed)
     if plot:
@@ -130,8 +134,8 @@ def pii(
         print_json({"task": "pii", "data": data.name, "policy": loaded.name, **found.as_json()})
         return
     for how, told in (("exact spans", found.exact), ("overlapping spans", found.rough)):
-        _table(how, ("precision", "recall", "f1"), {kind: tuple(figures.values()) for kind, figures in told.items()})
-    _costs(len(rows), found.milliseconds, found.failed)
+        table(how, ("precision", "recall", "f1"), {kind: tuple(figures.values()) for kind, figures in told.items()})
+    costs(len(rows), found.milliseconds, found.failed)
 
 
 def _classify(
@@ -154,16 +158,16 @@ def _classify(
     from trackbed.apps.evals.plot import draw_classified
     from trackbed.llm.tuning.rows import read_rows
 
-    every = _drawn(_read(lambda: read_rows(data, negatives, lambda row: True)), limit, seed)
+    every = drawn(rows_of(lambda: read_rows(data, negatives, lambda row: True)), limit, seed)
     answers = [row for row in every if row.answer]
     asked = [row for row in every if not row.answer]
     rows, judged, name = [], [], ""
     for part, where in ((asked, stage), (answers, "output")):
         if part:
-            loaded = _policy(policy or ("" if rail else settings.policy), rail, model, where)
+            loaded = policy_of(policy or ("" if rail else settings.policy), rail, model, where)
             if not loaded.rails.get(where):
                 raise typer.BadParameter(f"policy {loaded.name} has no rails on {where}, where {len(part)} rows belong")
-            with _judging(settings, loaded, where, hidden=as_json) as (pipeline, report):
+            with judging(settings, loaded, where, hidden=as_json) as (pipeline, report):
                 judged += judge_rows(pipeline, part, where, report)
             rows += part
             name = loaded.name
@@ -175,18 +179,18 @@ def _classify(
         return
     overall = {measure.replace("_", " "): (figure,) for measure, figure in found.overall.items()}
     overall["false positive rate, hard rows"] = (found.hard,)
-    _table("over all rows", ("figure",), overall)
+    table("over all rows", ("figure",), overall)
     nothing = Figure(float("nan"), float("nan"), float("nan"))
     columns = ("auroc", "recall", "false_positive_rate")
     sources = {s: tuple(told.get(column, nothing) for column in columns) for s, told in found.sources.items()}
-    _table("by source", columns, sources)
+    table("by source", columns, sources)
     if found.hazards:
-        _table("by hazard", ("recall",), {hazard: (figure,) for hazard, figure in found.hazards.items()})
+        table("by hazard", ("recall",), {hazard: (figure,) for hazard, figure in found.hazards.items()})
     say(f"mean AUROC over sources {found.mean_auroc:.3f}; calibration error {found.calibration_error:.3f}")
-    _costs(len(rows), found.milliseconds, found.failed)
+    costs(len(rows), found.milliseconds, found.failed)
 
 
-def _policy(policy: str | None, rail: str | None, models: list[str] | None, stage: str) -> "Policy":
+def policy_of(policy: str | None, rail: str | None, models: list[str] | None, stage: str) -> "Policy":
     """The policy that is named, or one of a single rail."""
     from trackbed.rails.policy import load_policy
 
@@ -206,7 +210,8 @@ def _policy(policy: str | None, rail: str | None, models: list[str] | None, stag
         return load_policy(file)
 
 
-def _read(read: Callable[[], list[T]]) -> list[T]:
+def rows_of(read: Callable[[], list[T]]) -> list[T]:
+    """What is read, which is one row at least."""
     try:
         rows = read()
     except ValueError as error:
@@ -216,7 +221,8 @@ def _read(read: Callable[[], list[T]]) -> list[T]:
     return rows
 
 
-def _drawn(rows: list[T], limit: int | None, seed: int) -> list[T]:
+def drawn(rows: list[T], limit: int | None, seed: int) -> list[T]:
+    """All rows, or so many of them in their order."""
     if limit is None or limit >= len(rows):
         return rows
     places = sorted(random.Random(seed).sample(range(len(rows)), limit))  # noqa: S311  a draw, no secret
@@ -224,22 +230,24 @@ def _drawn(rows: list[T], limit: int | None, seed: int) -> list[T]:
 
 
 @contextmanager
-def _judging(
+def judging(
     settings: Settings, policy: "Policy", stage: "Stage", *, hidden: bool
 ) -> "Iterator[tuple[Pipeline, Report]]":
+    """The policy's judges of a stage, opened, and a bar that shows how far they have come."""
     from trackbed.apps.build import build_judge
 
     with progress_bar(hidden=hidden) as report, build_judge(settings, policy, stage, progress=report) as pipeline:
         yield pipeline, report
 
 
-def _table(title: str, columns: Sequence[str], rows: "Mapping[str, tuple[Figure, ...]]") -> None:
+def table(title: str, columns: Sequence[str], rows: "Mapping[str, tuple[Figure, ...]]") -> None:
+    """Figures with their intervals, for people."""
     from rich.table import Table
 
-    table = Table("", *(column.replace("_", " ") for column in columns), title=title, title_justify="left")
+    shown = Table("", *(column.replace("_", " ") for column in columns), title=title, title_justify="left")
     for name, figures in rows.items():
-        table.add_row(name, *(_shown(figure) for figure in figures))
-    out.print(table)
+        shown.add_row(name, *(_shown(figure) for figure in figures))
+    out.print(shown)
 
 
 def _shown(figure: "Figure") -> str:
@@ -248,6 +256,7 @@ def _shown(figure: "Figure") -> str:
     return f"{figure.value:.3f} ({figure.low:.3f}–{figure.high:.3f})"
 
 
-def _costs(rows: int, milliseconds: dict[str, float], failed: int) -> None:
+def costs(rows: int, milliseconds: dict[str, float], failed: int) -> None:
+    """How long texts took, and how many could not be judged."""
     lost = f"; {failed} could not be judged, and count as blocked" if failed else ""
     say(f"{rows} texts, {milliseconds['median']:g} ms each (median; 95 % within {milliseconds['p95']:g} ms){lost}")

@@ -39,11 +39,12 @@ async def _judge_rows(pipeline: Pipeline, rows: Sequence[Row], stage: Stage, rep
     for number, row in enumerate(rows):
         report("judging", number, len(rows))
         verdict, trace = await pipeline.check(stage, row.text, Turn(row.before))
-        found.append(_judged(verdict, trace))
+        found.append(judged(verdict, trace))
     return found
 
 
-def _judged(verdict: Verdict, trace: Trace) -> Judged:
+def judged(verdict: Verdict, trace: Trace) -> Judged:
+    """What a verdict and the way to it say of a text."""
     spans = [span for span in trace.spans if span.verdict is not None]
     scores = [span.verdict.score for span in spans if span.verdict and span.verdict.score is not None]
     blocked = verdict.action != "allow"

@@ -80,6 +80,11 @@ def f1(truth: Booleans, score: Floats, blocked: Booleans) -> float:
     return 2 * hits / (int(truth.sum()) + int(blocked.sum())) if truth.any() else math.nan
 
 
+def balanced_accuracy(truth: Booleans, score: Floats, blocked: Booleans) -> float:
+    """The mean of the shares of positives and of negatives that are told; NaN where one kind is missing."""
+    return (recall(truth, score, blocked) + 1 - false_positive_rate(truth, score, blocked)) / 2
+
+
 MEASURES: dict[str, Measure] = {
     "auroc": auroc,
     "auprc": auprc,

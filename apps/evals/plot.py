@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackbed.apps.evals.classes import Classified
+from trackbed.apps.evals.grounding import Grounded
 from trackbed.apps.evals.measures import Figure as Measured
 from trackbed.apps.evals.spans import Spotted
 
@@ -62,6 +63,23 @@ def draw_retrieved(found: Mapping[str, Mapping[str, Measured]], title: str, file
         high = [max(one.high - one.value, 0) for one in figures.values()]
         panel.barh(list(figures), values, xerr=(low, high))
         panel.invert_yaxis()  # the first on top
+    _save(figure, title, file)
+
+
+def draw_grounded(found: Grounded, title: str, file: Path) -> None:
+    """Balanced accuracy and AUROC of each source, with intervals, and the curve over all. Raises NoMatplotlib."""
+    figure, panels = _figure(3)
+    for panel, name in zip(panels, ("balanced_accuracy", "auroc"), strict=False):
+        _panel(panel, f"{name.replace('_', ' ')}, mean {found.means[name]:.3f}", "", "")
+        shown = {source: told[name] for source, told in found.sources.items() if told[name].value >= 0}
+        values = [one.value for one in shown.values()]
+        low = [max(one.value - one.low, 0) for one in shown.values()]
+        high = [max(one.high - one.value, 0) for one in shown.values()]
+        panel.barh(list(shown), values, xerr=(low, high))
+        panel.axvline(0.5, color="grey", linewidth=1)
+    _panel(panels[2], f"AUROC {found.overall['auroc'].value:.3f}, over all", "false-positive rate", "recall")
+    false_positives, recalls, _ = found.curve
+    panels[2].plot([0, *false_positives], [0, *recalls])
     _save(figure, title, file)
 
 
