@@ -136,7 +136,7 @@ def _open_engines(
 
 
 def _open(path: Path, settings: Settings, stack: ExitStack) -> Generator:
-    """A judge or a tagger where the folder describes one, else an engine. Imported here: a policy may need none."""
+    """A judge, a tagger or a cross-encoder where the folder is one, else an engine. Imported here: none may be needed."""
     if (path / "judge.json").is_file():
         from trackbed.llm.judge import Judge
 
@@ -145,6 +145,10 @@ def _open(path: Path, settings: Settings, stack: ExitStack) -> Generator:
         from trackbed.llm.tagger import Tagger
 
         return stack.enter_context(Tagger(path, settings.models, threads=settings.engine.threads))
+    from trackbed.llm.entailment import Entailment, is_entailment
+
+    if is_entailment(path):
+        return stack.enter_context(Entailment(path, threads=settings.engine.threads))
     from trackbed.llm.engine import Engine
 
     return stack.enter_context(Engine.open(path, settings.engine))

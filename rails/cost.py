@@ -90,8 +90,10 @@ def cost_remarks(policy: Policy, root: Node) -> Iterator[Remark]:
 
 
 def calls_per_text(use: RailUse) -> int:
-    """How often a rail asks models about one text at most: what its class says, else once for each that it names."""
-    said = getattr(use.rail_class, "calls", None)
+    """How often a rail asks models about one text at most: what its config or its class says, else once for each that
+    it names.
+    """
+    said = getattr(use.config, "calls", getattr(use.rail_class, "calls", None))
     return said if isinstance(said, int) else len(list(named_models(use.config)))
 
 

@@ -158,7 +158,7 @@ def merge(verdicts: Sequence[Verdict]) -> Verdict:
 def mask(turn: Turn, verdict: Verdict) -> str | None:
     """The text with each finding replaced by its label in angle brackets; overlapping findings become one.
 
-    Where the verdict brings a text of its own, it is that.
+    Where the verdict brings a text of its own, it is that; of an answer something has to be left.
     Of a call, it is JSON in which strings alone are masked; None where something else would have to be.
 
     >>> mask(Turn("", text="mail a@b.org now"), Verdict.block(findings=(Finding("EMAIL_ADDRESS", 5, 12),)))
@@ -170,7 +170,7 @@ def mask(turn: Turn, verdict: Verdict) -> str | None:
         call = mask_call(turn.call, verdict.findings)
         return call.text if call else None
     if verdict.text is not None:
-        return verdict.text
+        return verdict.text if verdict.text.strip() or turn.stage != "output" else None
     return masked(turn.text, verdict.findings, 0, len(turn.text))
 
 

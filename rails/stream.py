@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trackbed.rails.policy import RailUse
 
 Emit = Callable[[Event], None]
+SPANS = ("spans", "sentences")  # of these a rail says from where on its findings can still change
 
 
 def streams(use: "RailUse") -> Streams:
@@ -31,7 +32,7 @@ def streams(use: "RailUse") -> Streams:
     """
     said: Any = getattr(use.config, "streams", None) or getattr(use.rail_class, "streams", "whole")
     how: Streams = said if said in get_args(Streams) else "whole"  # Any: whatever somebody's class says
-    if how == "spans" and not callable(getattr(use.rail_class, "held", None)):
+    if how in SPANS and not callable(getattr(use.rail_class, "held", None)):
         return "whole"
     return how
 
@@ -71,7 +72,7 @@ class _Group:
     @property
     def of_spans(self) -> bool:
         """Whether each of the rails says from where on its findings can still change, and is asked of every turn."""
-        return all(streams(staged.use) == "spans" and staged.use.when is None for staged in self.rails)
+        return all(streams(staged.use) in SPANS and staged.use.when is None for staged in self.rails)
 
     @property
     def of_beginnings(self) -> bool:
@@ -172,13 +173,14 @@ class HoldBack:
         if group.of_spans and all(s.rail.held(view) <= group.held for s in group.rails):  # type: ignore[attr-defined]
             group.seen = len(text)  # nothing more is settled, so nothing that a look could tell would count
             return
-        subject, given = digest(text), parts(view)
-        opinions = await judge([Look(staged, view, subject, given) for staged in group.rails], {})
+        views = [self._view(staged, view) for staged in group.rails]
+        looks = zip(group.rails, views, strict=True)
+        opinions = await judge([Look(staged, seen, digest(seen.text), parts(seen)) for staged, seen in looks], {})
         held, found, blocked = len(text), list[Finding](), False
         for opinion in opinions:
             rail, verdict, start = opinion.staged.rail, opinion.verdict, len(text)
             how = streams(opinion.staged.use)
-            if how == "spans" and not opinion.span.notes:  # else it was skipped
+            if how in SPANS and not opinion.span.notes:  # else it was skipped
                 start = max(group.held, min(rail.held(view), len(text)))  # type: ignore[attr-defined]  # it streams spans
             if opinion.blocks and (how == "prefix" or verdict.reason != "policy"):
                 blocked, start = True, group.held
@@ -198,6 +200,12 @@ class HoldBack:
         else:
             group.seen, group.held, group.found = len(text), held, tuple(found)
 
+    def _view(self, staged: StagedRail, view: Turn) -> Turn:
+        """What a rail is asked about: of sentences, those that are finished."""
+        if streams(staged.use) != "sentences":
+            return view
+        return replace(view, text=view.text[: staged.rail.held(view)])  # type: ignore[attr-defined]
+
     def _left(self, group: _Group, text: str) -> tuple[str, int]:
         """What the group leaves of the text as far as that is settled, and how far that is."""
         settled = group.held
@@ -205,6 +213,9 @@ class HoldBack:
             settled = min(settled, self._behind(group, text))
         view, verdict = replace(self.turn, text=text[:settled]), Verdict.block(findings=group.found)
         if group.found:
+            leave = getattr(group.rails[0].rail, "leave", None)
+            if group.rails[0].use.then == "mask" and leave:
+                return leave(view, group.found), settled
             text = (mask if group.rails[0].use.then == "mask" else beginning)(view, verdict) or ""
             return text, settled
         return text[:settled], settled

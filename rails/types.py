@@ -24,7 +24,7 @@ Cite = Literal["required", "when_possible", "none"]
 # How a rail judges a text that is still being written. `spans`: it says from where on findings can still change.
 # `prefix`: it judges any beginning of a text, and what it blocks it blocks however the text goes on. `whole`: it has to
 # see all of it.
-Streams = Literal["spans", "prefix", "whole"]
+Streams = Literal["spans", "sentences", "prefix", "whole"]
 Value = str | int | float | bool  # of a variable
 
 DIGEST_BYTES = 16
@@ -464,7 +464,9 @@ class Rail(Protocol):
     # A rail may also say how it judges a text that is still being written; without it, the whole text is waited for:
     # streams: ClassVar[Streams]
     # asks: ClassVar[str], the key of its config that names a model, where its check waits for that model alone
-    # held(turn) -> int, where it streams spans: from where on what follows can still make or change a finding
+    # held(turn) -> int, where it streams spans or sentences: from where on what follows can still make or change a
+    # finding; a rail of sentences is asked about what stands before that alone
+    # leave(turn, findings) -> str, where a mask leaves them out, and puts no labels in their place
 
     def __init__(self, config: Any, models: Models) -> None:  # Any: each rail takes its own Config
         ...

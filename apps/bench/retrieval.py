@@ -96,7 +96,8 @@ def compare(costs: Sequence[Cost]) -> Comparison:
     versions = {"trackbed": installed(), "faiss": version("faiss-cpu"), "bm25s": version("bm25s")}
     remarks = (
         "One thread, one question at a time, medians of "
-        f"{QUESTIONS} questions; nothing is embedded, so building is counting words, writing and training; its seconds are the processor's.",
+        f"{QUESTIONS} questions; nothing is embedded, so building is counting words, writing and training; its "
+        "seconds are the processor's.",
         "The corpus is synthetic: Zipf-distributed words, and vectors in topics and subjects with falling directions. "
         "Questions are passages of the same subjects that the index does not hold.",
         "bm25s is given our terms; it holds its scores in memory, and cannot be added to.",

@@ -22,7 +22,7 @@ from trackbed.apps.commands.evaluate import (
 from trackbed.apps.terminal import print_json, say
 
 # Each sentence counts, and an answer may be one word, which takes up none of its question's.
-EACH = "{rail: grounding, minimum: 1, relevance: 0}"
+EACH = "{rail: grounding, minimum: 1, support: 0.75, relevance: 0, short_answers: true}"
 
 Answers = Annotated[
     Path,
@@ -54,7 +54,7 @@ def grounding(
     Without --policy and --rail it is the rail grounding, about each sentence, whatever was asked. An answer that is
     blocked or rewritten counts as found; F1 is that of hallucinated ones.
 
-    Example: [bold]trackbed eval grounding --data rows.jsonl --rail "{rail: grounding, minimum: 1, relevance: 0}"[/]
+    Example: [bold]trackbed eval grounding --data rows.jsonl --rail "{rail: grounding, minimum: 1, model: nli}" --model nli=PATH[/]
     """
     from trackbed.apps.evals.grounding import MEASURES, ground, judge_answers, read_answered
     from trackbed.apps.evals.plot import draw_grounded

@@ -125,6 +125,8 @@ OUTPUTS = {
     "a judge behind a mask": "{stream: {hold_back: 10, max_delay: 10s}, rails: [{rail: pii, then: mask}, RAIL]}",
     "the whole": "{stream: {hold_back: 3, max_delay: 10s}, rails: [WHOLE]}",
     "grounding": "[{rail: grounding, minimum: 1, relevance: 0}, {rail: pii, then: mask}]",
+    "grounding that masks": "[{rail: grounding, minimum: 1, then: mask}, {rail: pii, then: mask}]",
+    "grounding that masks whatever was asked": "[{rail: grounding, minimum: 1, relevance: 0, then: mask}]",
     "grounding that quotes": "[{rail: grounding, minimum: 1, then: quote}, {rail: regex, patterns: [a], then: mask}]",
 }
 # A judge of beginnings is given more tokens than the word that it looks for has letters.
