@@ -136,7 +136,7 @@ def _open_engines(
 
 
 def _open(path: Path, settings: Settings, stack: ExitStack) -> Generator:
-    """A judge, a tagger or a cross-encoder where the folder is one, else an engine. Imported here: none may be needed."""
+    """A judge, a tagger or a cross-encoder where the folder is one, else an engine. Imported where needed."""
     if (path / "judge.json").is_file():
         from trackbed.llm.judge import Judge
 

@@ -1,9 +1,9 @@
 """A cross-encoder that reads two texts together: for entailment (NLI), or for one score of consistency, as HHEM does.
 
 It is a folder as transformers writes one: config.json, a tokenizer, and weights in safetensors with a head for sequence
-classification. What its labels mean, config.json says: entailment, contradiction and neutral, or one score. It satisfies
-`Generator`, and all it can say of a claim is `supported`, `contradicted` or `unsupported`. Text that is longer than a
-window is read in windows. It knows texts and probabilities. It knows nothing of policies.
+classification. What its labels mean, config.json says: entailment, contradiction and neutral, or one score. It
+satisfies `Generator`, and all it can say of a claim is `supported`, `contradicted` or `unsupported`. Text that is longer
+than a window is read in windows. It knows texts and probabilities. It knows nothing of policies.
 """
 
 import asyncio

@@ -153,8 +153,22 @@ def _cost(size: int, folder: Path, report: Report) -> Cost:
     more = Corpus(max(10, int(size * ADDED)))
     added = _written(folder, more.blocks(), prefix="more/")
     shutil.rmtree(folder)
-    times = (found[name] for name in ("opened", "meaning", "filtered", "words", "own", "mapped"))
-    return Cost(size, ", ".join(kinds), built, added, disk, *times, recall, flat, bm25s)
+    return Cost(
+        passages=size,
+        kind=", ".join(kinds),
+        built=built,
+        added=added,
+        disk=disk,
+        opened=found["opened"],
+        meaning=found["meaning"],
+        filtered=found["filtered"],
+        words=found["words"],
+        own=found["own"],
+        mapped=found["mapped"],
+        recall=recall,
+        flat=flat,
+        bm25s=bm25s,
+    )
 
 
 def _written(folder: Path, blocks: Iterator[Block], prefix: str = "") -> float:
