@@ -2,8 +2,8 @@
 
 It is a folder as transformers writes one: config.json, a tokenizer, and weights in safetensors with a head for sequence
 classification. What its labels mean, config.json says: entailment, contradiction and neutral, or one score. It
-satisfies `Generator`, and all it can say of a claim is `supported`, `contradicted` or `unsupported`. Text that is longer
-than a window is read in windows. It knows texts and probabilities. It knows nothing of policies.
+satisfies `Generator`, and all it can say of a claim is `supported`, `contradicted` or `unsupported`. Longer text than a
+window is read in windows. It knows texts and probabilities. It knows nothing of policies.
 """
 
 import asyncio

@@ -63,6 +63,7 @@ RAILS = {
     "json_schema": "trackbed.rails.library.json_schema:JsonSchema",
     "schema": "trackbed.rails.library.schema:Schema",
     "rule": "trackbed.rails.library.rule:Rule",
+    "answerable": "trackbed.rails.library.answerable:Answerable",
     "grounding": "trackbed.rails.library.grounding:Grounding",
 }
 

@@ -54,7 +54,7 @@ def grounding(
     Without --policy and --rail it is the rail grounding, about each sentence, whatever was asked. An answer that is
     blocked or rewritten counts as found; F1 is that of hallucinated ones.
 
-    Example: [bold]trackbed eval grounding --data rows.jsonl --rail "{rail: grounding, model: nli}" --model nli=PATH[/]
+    Example: [bold]trackbed eval grounding --data rows.jsonl --rail "{rail: grounding, minimum: 1}"[/]
     """
     from trackbed.apps.evals.grounding import MEASURES, ground, judge_answers, read_answered
     from trackbed.apps.evals.plot import draw_grounded
