@@ -4,8 +4,8 @@ How many of the question's words stand in one sentence of the passage, in two th
 which of its names and numbers are missing, and whether there is a number where one is asked for, make a probability.
 Its weights are a logistic regression's, on questions of XQuAD (English, CC-BY-SA-4.0) with their own paragraph, and
 with others of the same article. On folds that it had not seen, the AUROC was 0.96, and 0.94 against the paragraph that
-has most of the question's words; from 0.2 on, 96% of the right paragraphs passed, and 78% of the others did not. It knows
-English. A meaning in other words it does not see.
+has most of the question's words; from 0.2 on, 96% of the right paragraphs passed, and 78% of the others did not. It
+knows English. A meaning in other words it does not see.
 """
 
 import math
@@ -19,13 +19,14 @@ from trackbed.rails.config import RailConfig
 from trackbed.rails.sentences import Content, content, sentences
 from trackbed.rails.types import Models, Stage, Then, Turn, Verdict
 
-# Of: the best sentence's share of the question's words, the best two neighbours', and the passage's; the share of its names
-# that are missing; whether a number of it is; and whether a number is asked for that the sentences near it do not have.
+# Of: the best sentence's share of the question's words, the best two neighbours', and the passage's; the share of its
+# names that are missing; whether a number of it is; and whether a number is asked for that the sentences near it do not have.
 WEIGHTS: Final = (2.453, 2.052, 5.9, -0.913, -0.769, -0.871)
 BIAS: Final = -4.515
 NEAR = 0.15  # of the question's words: sentences that have so many less than the best one may hold the answer
 COUNTS = re.compile(
-    r"\b(?:when|how (?:many|much|long|old|far|large|tall)|(?:what|which) (?:year|date|month|day|century|percent\w{0,3}))\b",
+    r"\b(?:when|how (?:many|much|long|old|far|large|tall)|"
+    r"(?:what|which) (?:year|date|month|day|century|percent\w{0,3}))\b",
     re.IGNORECASE,
 )
 
@@ -50,7 +51,7 @@ class Answerable:
         self.config = config
 
     async def check(self, turn: Turn) -> Verdict:
-        """Judge the passage, under its heading, by the question. One that asks nothing in particular, any may answer."""
+        """Judge the passage, under its heading, by the question; a question of no words of its own any may answer."""
         heading = next((p.heading for p in turn.passages if p.text == turn.text), "")
         score = 1 - answers(turn.question, turn.text, heading)
         if 1 - score >= self.config.threshold:
