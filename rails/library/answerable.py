@@ -20,7 +20,8 @@ from trackbed.rails.sentences import Content, content, sentences
 from trackbed.rails.types import Models, Stage, Then, Turn, Verdict
 
 # Of: the best sentence's share of the question's words, the best two neighbours', and the passage's; the share of its
-# names that are missing; whether a number of it is; and whether a number is asked for that the sentences near it do not have.
+# names that are missing; whether a number of it is; and whether a number is asked for, and the sentences near it have
+# none.
 WEIGHTS: Final = (2.453, 2.052, 5.9, -0.913, -0.769, -0.871)
 BIAS: Final = -4.515
 NEAR = 0.15  # of the question's words: sentences that have so many less than the best one may hold the answer
