@@ -126,8 +126,8 @@ class Index:
         weighed = [self._weights(text) for text in texts]
         found = []
         for n, mask in enumerate(allowed or self._live):
-            scores = np.zeros(self.segments[n].record.rows, dtype=np.float32)
-            for weights in weighed:
+            scores = self._scored(n, weighed[0] if weighed else {})
+            for weights in weighed[1:]:
                 np.maximum(scores, self._scored(n, weights), out=scores)
             if mask is not None:
                 scores *= mask.rows

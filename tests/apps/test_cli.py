@@ -9,7 +9,21 @@ from typer.testing import CliRunner, Result
 
 from trackbed.apps.cli import app
 
-COMMANDS = ["demo", "chat", "judge", "serve", "attack", "ingest", "models list", "models get", "models path"]
+COMMANDS = [
+    "demo",
+    "chat",
+    "judge",
+    "serve",
+    "attack",
+    "ingest",
+    "index info",
+    "index verify",
+    "index compact",
+    "index delete",
+    "models list",
+    "models get",
+    "models path",
+]
 COMMANDS += [
     "policy check",
     "policy schema",

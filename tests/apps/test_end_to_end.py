@@ -78,7 +78,7 @@ def test_a_page_that_gives_orders_loses_that_passage(trackbed: Run, tmp_path: Pa
     (pages / "evil.md").write_text(f"# Returns of lamps\n\n{orders}\n")
     (pages / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
     made = trackbed("ingest", "pages", "--to", "./lamps", "--json")
-    assert made.exit_code == 0, made.stderr
+    assert made.exit_code == 1, made.stderr  # one was left out
     assert json.loads(made.stdout)["documents"] == 2
     assert "left out: pages/broken.pdf: " in made.stderr
 

@@ -20,6 +20,7 @@ from trackbed.retrieval.chunk import Chunking
 from trackbed.retrieval.ingest import ingest, ingest_into
 from trackbed.retrieval.postgres.connection import PostgresIndex
 from trackbed.retrieval.postgres.write import PostgresWriter
+from trackbed.retrieval.types import AnyOf, Between, Condition
 
 NOBODY = frozenset[str]()
 NUMBERS = itertools.count()
@@ -28,6 +29,12 @@ PAGES = {
     "animals/dog.md": "# Dogs\n\nA dog is an animal that barks at the door.",
     "trains.md": "# Trains\n\nA train runs on rails of steel.",
     "empty-words.md": "# Other\n\nNothing of note.",
+}
+
+SIDECARS = {
+    "animals/cat.md.meta.yaml": "kind: animal\nyear: 2023\ntags: [small, quiet]\n",
+    "animals/dog.md.meta.yaml": "kind: animal\nyear: 2024\ntags: [loud]\n",
+    "trains.md.meta.yaml": "kind: machine\nyear: 2024\n",
 }
 
 
@@ -45,6 +52,8 @@ def docs(tmp_path: Path) -> Path:
     for name, text in PAGES.items():
         (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "docs" / name).write_text(text)
+    for name, said in SIDECARS.items():
+        (tmp_path / "docs" / name).write_text(said)
     return tmp_path / "docs"
 
 
@@ -56,9 +65,18 @@ def folder(request: pytest.FixtureRequest, docs: Path) -> tuple[Path, Path]:
 def tables(request: pytest.FixtureRequest, docs: Path) -> tuple[PostgresIndex, PostgresIndex]:
     server: Server = request.getfixturevalue("postgres")
     index, missing = PostgresIndex(server.url, f"pages_{next(NUMBERS)}"), PostgresIndex(server.url, "none")
-    with PostgresWriter.open(index, WordEmbedder(), Chunking()._asdict()) as writer:
-        ingest_into(writer, [docs], WordEmbedder())
+    update(index, docs)
     return index, missing
+
+
+def update(index: object, docs: Path) -> None:
+    """Ingest the documents into the index as they are now."""
+    if isinstance(index, PostgresIndex):
+        with PostgresWriter.open(index, WordEmbedder(), Chunking()._asdict()) as writer:
+            ingest_into(writer, [docs], WordEmbedder())
+    else:
+        assert isinstance(index, Path)
+        ingest([docs], index, WordEmbedder())
 
 
 # How an index of each kind is made of documents; what is given is its place, and that of one that is not there.
@@ -131,6 +149,52 @@ async def test_a_search_does_not_hold_up_the_loop(kind: type, index: object) -> 
         await asyncio.sleep(0.01)
         ticks += 1
     assert ticks >= 5 or not embedder.asked
+
+
+async def sources(retriever: Retriever, query: Query, k: int = 9) -> set[str]:
+    return {passage.source for passage in await retriever.search(query, k)}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"kind": AnyOf(("animal",))}, {"animals/cat.md", "animals/dog.md"}),
+        ({"kind": AnyOf(("animal",)), "year": Between(2024, None)}, {"animals/dog.md"}),
+        ({"tags": AnyOf(("quiet", "loud"))}, {"animals/cat.md", "animals/dog.md"}),
+        ({"year": AnyOf(("2024",))}, set()),
+        ({"source": AnyOf(("trains.md", "none.md"))}, {"trains.md"}),
+        ({"kind": AnyOf(())}, set()),
+    ],
+)
+async def test_a_filter_lets_through_what_meets_it_and_as_many_as_there_are(
+    retriever: Retriever, conditions: dict[str, Condition], expected: set[str]
+) -> None:
+    assert await sources(retriever, Query("a train on rails", NOBODY, conditions)) == expected
+
+
+async def test_one_of_few_that_a_filter_lets_through_is_found_by_a_search_for_one(retriever: Retriever) -> None:
+    query = Query("a train on rails of steel", NOBODY, {"tags": AnyOf(("loud",))})
+    assert await sources(retriever, query, 1) == {"animals/dog.md"}
+
+
+async def test_what_the_same_in_other_words_finds_counts_too(retriever: Retriever) -> None:
+    found = await retriever.search(Query("rails of steel", NOBODY, also=("barks at the door",)), 2)
+    assert {passage.source for passage in found} == {"trains.md", "animals/dog.md"}
+
+
+async def test_changes_and_readers_are_seen_by_a_retriever_that_is_open(
+    retriever: Retriever, index: object, docs: Path
+) -> None:
+    everything = Query("animal", NOBODY)
+    assert len(await sources(retriever, everything)) == 4
+    (docs / "animals" / "dog.md.meta.yaml").write_text("allow: [staff, board]\n")
+    (docs / "animals" / "cat.md").unlink()
+    (docs / "animals" / "cat.md.meta.yaml").unlink()
+    (docs / "new.md").write_text("A new animal.")
+    update(index, docs)
+    assert await sources(retriever, everything) == {"new.md", "trains.md", "empty-words.md"}
+    assert "animals/dog.md" in await sources(retriever, Query("animal", frozenset({"board"})))
+    assert "animals/dog.md" not in await sources(retriever, Query("animal", frozenset({"sales"})))
 
 
 def test_an_index_that_is_missing_or_of_another_embedder_is_not_opened(
