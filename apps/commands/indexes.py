@@ -142,9 +142,13 @@ def delete(
 
 
 def _path(context: typer.Context, name: str) -> Path:
-    from trackbed.apps.knowledge import SHIPPED, index_path
+    from trackbed.apps.ingestion import place_of
+    from trackbed.apps.knowledge import SHIPPED
 
     if name == SHIPPED:
         raise typer.BadParameter(f"{SHIPPED} is the index of trackbed's own pages, which is made when it is needed")
     settings: Settings = context.obj
-    return index_path(settings, name)
+    place = place_of(settings, name)
+    if not isinstance(place, Path):
+        raise typer.BadParameter(f"{name} is in a database, and this looks after the folders of indexes")
+    return place
