@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from trackbed.retrieval.errors import RetrievalError
 from trackbed.retrieval.postgres.connection import Connections, PostgresIndex
 from trackbed.retrieval.postgres.filters import permitted
-from trackbed.retrieval.postgres.tables import Manifest, check_embedder, from_json, missing, read_manifest
-from trackbed.retrieval.postgres.text import restored, stored
+from trackbed.retrieval.postgres.shelf import PostgresShelf
+from trackbed.retrieval.postgres.tables import COLUMNS, Manifest, check_embedder, missing, read_manifest, read_passage
+from trackbed.retrieval.postgres.text import stored
 from trackbed.retrieval.types import Embedder, Passage, Query
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ SELECT
     manifest.passages, manifest.indexed,
     (SELECT min(found) FROM (SELECT count(near.id) AS found FROM asked LEFT JOIN near USING (which)
         GROUP BY which) AS each),
-    passages.text, passages.source, passages.begins, passages.ends, passages.heading, passages.page, passages.pages,
-    passages.gap, passages.metadata,
+    {columns},
     (SELECT max(-(passages.vector <#> asked.vector)) FROM asked)
 FROM {manifest} AS manifest LEFT JOIN (fused JOIN {passages} AS passages USING (id)) ON true
 ORDER BY fused.worth DESC, fused.id
@@ -84,8 +84,8 @@ ORDER BY fused.worth DESC, fused.id
 class PostgresRetriever:
     """Finds the passages whose vectors are nearest to the question's, or that have its words."""
 
-    def __init__(self, index: PostgresIndex, embedder: Embedder, connections: Connections) -> None:
-        self.index = index
+    def __init__(self, place: PostgresIndex, embedder: Embedder, connections: Connections) -> None:
+        self.place = place
         self.embedder = embedder
         self.connections = connections
 
@@ -103,6 +103,11 @@ class PostgresRetriever:
             connections.close()
             raise
         return cls(index, embedder, connections)
+
+    @property
+    def index(self) -> PostgresShelf:
+        """What is known of passages beside finding them."""
+        return PostgresShelf(self.place, self.embedder.dimension, self.connections)
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -128,8 +133,8 @@ class PostgresRetriever:
         from psycopg.sql import SQL
 
         condition, parameters = permitted(query)
-        tables = {of: self.index.table(of) for of in ("manifest", "passages", "words")}
-        statement = SQL(SEARCH).format(permitted=condition, **tables)
+        tables = {of: self.place.table(of) for of in ("manifest", "passages", "words")}
+        statement = SQL(SEARCH).format(permitted=condition, columns=SQL(COLUMNS), **tables)
         candidates = max(k, CANDIDATES)
         parameters |= {
             "vectors": [f"[{','.join(map(str, vector.tolist()))}]" for vector in vectors],
@@ -142,10 +147,10 @@ class PostgresRetriever:
         }
         rows = connection.execute(statement, parameters).fetchall()
         if not rows:
-            raise missing(self.index)
+            raise missing(self.place)
         *made_of, nearest = rows[0][:9]
         manifest = Manifest(*made_of)
-        check_embedder(manifest, self.embedder, self.index)  # it may have been made anew since it was opened
+        check_embedder(manifest, self.embedder, self.place)  # it may have been made anew since it was opened
         if manifest.indexed and nearest < candidates:
             # The graph gives up where few of many are permitted; then each of these is compared.
             with connection.transaction():
@@ -157,20 +162,4 @@ class PostgresRetriever:
 def _passages(rows: Sequence[Sequence[Any]]) -> tuple[Passage, ...]:  # Any: a column of each type
     scores = np.clip([row[-1] for row in rows], -1, 1)
     scores = np.maximum.accumulate(scores[::-1])[::-1]  # of all that follow, the highest
-    return tuple(
-        Passage(
-            text=restored(text),
-            source=restored(source),
-            start=begins,
-            end=ends,
-            score=float(score),
-            heading=restored(heading),
-            page=page,
-            pages=tuple(pages),
-            gap=restored(gap),
-            metadata=from_json(metadata),
-        )
-        for (text, source, begins, ends, heading, page, pages, gap, metadata, _), score in zip(
-            rows, scores, strict=True
-        )
-    )
+    return tuple(read_passage(row[:-1], float(score)) for row, score in zip(rows, scores, strict=True))

@@ -6,14 +6,14 @@ each word, with the number of passages that have it. Vectors are of unit length.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trackbed.retrieval.errors import IndexMismatch, IndexMissing
 from trackbed.retrieval.postgres.connection import PostgresIndex
 from trackbed.retrieval.postgres.text import restored, stored
-from trackbed.retrieval.types import Embedder, Value
+from trackbed.retrieval.types import Embedder, Passage, Value
 
 if TYPE_CHECKING:
     import psycopg
@@ -23,6 +23,11 @@ FORMAT = 1
 INDEXED_FROM = 5_000
 INDEXED_TO = 2_000  # dimensions: what a graph over vectors can have at most
 READ = "SELECT format, embedder, sha256, dimension, chunking, documents, passages, indexed FROM {manifest}"
+
+# Of a passage's row, what `read_passage` makes a passage of.
+COLUMNS = """
+    passages.text, passages.source, passages.begins, passages.ends, passages.heading, passages.page, passages.pages,
+    passages.gap, passages.metadata"""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS {manifest} (
@@ -139,6 +144,23 @@ def check_embedder(manifest: Manifest, embedder: Embedder, index: PostgresIndex)
             f"the index {index} was made with the embedder {made}, and {used} is in use; "
             f"use the former, or make it anew: {index.rebuild}"
         )
+
+
+def read_passage(row: Sequence[Any], score: float) -> Passage:  # Any: a column of each type
+    """The passage of a row's COLUMNS."""
+    text, source, begins, ends, heading, page, pages, gap, metadata = row
+    return Passage(
+        text=restored(text),
+        source=restored(source),
+        start=begins,
+        end=ends,
+        score=score,
+        heading=restored(heading),
+        page=page,
+        metadata=from_json(metadata),
+        pages=tuple(pages),
+        gap=restored(gap),
+    )
 
 
 def to_json(metadata: Mapping[str, Value]) -> dict[str, object]:

@@ -4,7 +4,9 @@ What is put goes into tables that only this connection sees, and that end with i
 until `commit`, and after it as it is to be; and whoever is killed before leaves nothing. One writer at a time.
 """
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LEAST_VERSION = (0, 8)  # of pgvector: the first whose graph goes on until enough is found
 STAGED = 1_000  # passages that are held here before they are sent
+WAIT = 5.0  # seconds for another writer to be done
+POLL = 0.05
 LOCK = 7_418_329  # any number: the first key of the lock, the second being the index
 
 STAGE = """
@@ -113,16 +117,22 @@ class PostgresWriter:
 
     @classmethod
     def open(
-        cls, index: PostgresIndex, embedder: Embedder, chunking: Mapping[str, int], *, anew: bool = False
+        cls,
+        index: PostgresIndex,
+        embedder: Embedder,
+        chunking: Mapping[str, int],
+        *,
+        anew: bool = False,
+        wait: float = WAIT,
     ) -> "PostgresWriter":
         """Begin an ingestion into this index, which need not be there. With `anew`, what is there will go.
 
         Raises IndexMismatch where it was made with another embedder, and RetrievalError where another ingestion is
-        under way, or the database cannot be reached or lacks pgvector.
+        under way and not done after `wait` seconds, or the database cannot be reached or lacks pgvector.
         """
         connection = connect(index, lock_timeout="30s", client_min_messages="error")
         try:
-            return cls._begun(index, embedder, chunking, connection, anew=anew)
+            return cls._begun(index, embedder, chunking, connection, anew=anew, wait=wait)
         except BaseException:
             connection.close()
             raise
@@ -136,11 +146,12 @@ class PostgresWriter:
         connection: "psycopg.Connection",
         *,
         anew: bool,
+        wait: float,
     ) -> "PostgresWriter":
         import psycopg
 
         try:
-            _lock(connection, index)
+            _lock(connection, index, wait)
             _check_pgvector(connection, index)
             if not anew and exists(connection, index):
                 check_embedder(read_manifest(connection, index), embedder, index)
@@ -159,6 +170,11 @@ class PostgresWriter:
 
     def close(self) -> None:
         """End the ingestion. Without a commit before, it has never been."""
+        import psycopg
+
+        # The server may take a while to notice that a connection is closed, and the next ingestion is not to wait.
+        with contextlib.suppress(psycopg.Error):
+            self.connection.execute("SELECT pg_advisory_unlock_all()")
         self.connection.close()
 
     def known(self) -> Mapping[str, Known]:
@@ -254,7 +270,7 @@ def delete_index(index: PostgresIndex) -> None:
 
     with connect(index, lock_timeout="30s") as connection:
         try:
-            _lock(connection, index)
+            _lock(connection, index, WAIT)
             if not exists(connection, index):
                 raise missing(index)
             connection.execute(statement(DROP, index))
@@ -276,13 +292,15 @@ def _row(passage: Passage) -> tuple[Any, ...]:
     )
 
 
-def _lock(connection: "psycopg.Connection", index: PostgresIndex) -> None:
-    """Hold the index alone until the connection ends. Raises RetrievalError where somebody else does."""
+def _lock(connection: "psycopg.Connection", index: PostgresIndex, wait: float) -> None:
+    """Hold the index alone until the connection ends. Raises RetrievalError where somebody else does for so long."""
     schema, _, prefix = index.name.rpartition(".")
     asked = "SELECT pg_try_advisory_lock(%s, hashtext(coalesce(nullif(%s, ''), current_schema()) || '.' || %s))"
-    row = connection.execute(asked, (LOCK, schema, prefix)).fetchone()
-    if not (row and row[0]):
-        raise RetrievalError(f"another ingestion is writing to {index}; nothing was written; wait until it is done")
+    until = time.monotonic() + wait
+    while connection.execute(asked, (LOCK, schema, prefix)).fetchone() != (True,):
+        if time.monotonic() >= until:
+            raise RetrievalError(f"another ingestion is writing to {index}; nothing was written; wait until it is done")
+        time.sleep(POLL)
 
 
 def _check_pgvector(connection: "psycopg.Connection", index: PostgresIndex) -> None:
