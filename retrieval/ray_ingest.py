@@ -43,6 +43,7 @@ def on_ray(
     `make_embedder` is called in each process that embeds. Raises RetrievalError when Ray cannot be started.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray looks at this when it is imported, and tells nobody of its use
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back as an error
     try:
         import ray
         import ray.data

@@ -1,7 +1,8 @@
 """`trackbed index`: what an index holds, whether it is whole, and taking documents out of it."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -9,8 +10,11 @@ from rich.table import Table
 from trackbed.apps.settings import Settings
 from trackbed.apps.terminal import err, out, print_json, say
 
+if TYPE_CHECKING:
+    from trackbed.retrieval.postgres.connection import PostgresIndex
+
 commands = typer.Typer(no_args_is_help=True, help="Look after the indexes that `trackbed ingest` makes.")
-Name = Annotated[str, typer.Argument(help="The index: a name, or a path such as ./index.")]
+Name = Annotated[str, typer.Argument(help="The index: a name, a path such as ./index, or postgres:NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -27,7 +31,10 @@ def info(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """
     from trackbed.retrieval.upkeep import describe
 
-    path = _path(context, name)
+    path = _place(context, name)
+    if not isinstance(path, Path):
+        _info_of_tables(path, as_json=as_json)
+        return
     found = describe(path)
     manifest = found.manifest
     deleted = sum(segment.rows - segment.live_rows for segment in manifest.segments)
@@ -80,16 +87,18 @@ def verify(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     Example: [bold]trackbed index verify handbook[/]
     """
     from trackbed.retrieval.manifest import command
+    from trackbed.retrieval.postgres import upkeep as tables
     from trackbed.retrieval.upkeep import verify
 
-    path = _path(context, name)
-    wrong = verify(path)
+    path = _place(context, name)
+    wrong = verify(path) if isinstance(path, Path) else tables.verify(path)
     if as_json:
         print_json({"index": str(path), "whole": not wrong, "wrong": list(wrong)})
     else:
         for sentence in wrong:
             say(sentence, err)
-        say(f"{path} is damaged; make it anew: {command(path, anew=True)}" if wrong else f"{path} is whole")
+        remedy = command(path, anew=True) if isinstance(path, Path) else path.rebuild
+        say(f"{path} is damaged; make it anew: {remedy}" if wrong else f"{path} is whole")
     if wrong:
         raise typer.Exit(1)
 
@@ -141,14 +150,34 @@ def delete(
         say(f"deleted: {source}")
 
 
+def _info_of_tables(index: "PostgresIndex", *, as_json: bool) -> None:
+    from trackbed.retrieval.postgres.upkeep import describe
+
+    found = describe(index)
+    manifest = found.manifest
+    if as_json:
+        print_json({"index": str(index), **asdict(manifest), "bytes": found.bytes, "roots": found.roots})
+        return
+    say(f"{index}")
+    say(f"{manifest.passages} passages of {manifest.documents} documents; {found.bytes / 1e6:.1f} MB")
+    say(f"embedder {manifest.embedder} (sha256 {manifest.sha256[:12]}, {manifest.dimension} dimensions)")
+    say("split with " + ", ".join(f"{key} {value}" for key, value in manifest.chunking.items()))
+    for root, documents in found.roots.items():
+        say(f"{documents} documents from {root or 'no folder'}")
+
+
 def _path(context: typer.Context, name: str) -> Path:
+    place = _place(context, name)
+    if not isinstance(place, Path):
+        raise typer.BadParameter(f"{place} is in PostgreSQL, where this command does nothing; it is for folders")
+    return place
+
+
+def _place(context: typer.Context, name: str) -> "Path | PostgresIndex":
     from trackbed.apps.ingestion import place_of
     from trackbed.apps.knowledge import SHIPPED
 
     if name == SHIPPED:
         raise typer.BadParameter(f"{SHIPPED} is the index of trackbed's own pages, which is made when it is needed")
     settings: Settings = context.obj
-    place = place_of(settings, name)
-    if not isinstance(place, Path):
-        raise typer.BadParameter(f"{name} is in a database, and this looks after the folders of indexes")
-    return place
+    return place_of(settings, name)

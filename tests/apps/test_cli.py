@@ -7,7 +7,11 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.fakes import WordEmbedder
+from tests.postgres_server import Server
 from trackbed.apps.cli import app
+from trackbed.retrieval.postgres.connection import PostgresIndex
+from trackbed.retrieval.postgres.write import PostgresWriter
 
 COMMANDS = [
     "demo",
@@ -258,3 +262,17 @@ def test_models_are_listed_for_people_and_for_programs() -> None:
     rows = json.loads(trackbed("models", "list", "--json").stdout)
     assert {"name", "kind", "licence", "memory_gb", "present"} == set(rows[0])
     assert all(row["name"] in trackbed("models", "list").stdout for row in rows)
+
+
+def test_an_index_in_postgresql_is_looked_at_by_its_name(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = trackbed("index", "info", "postgres:looked_at")
+    assert (result.exit_code, "no database is set" in result.stderr) == (2, True)
+    monkeypatch.setenv("TRACKBED_POSTGRES", postgres.url)
+    assert "`trackbed ingest PATHS --to postgres:looked_at`" in trackbed("index", "info", "postgres:looked_at").stderr
+    with PostgresWriter.open(PostgresIndex(postgres.url, "looked_at"), WordEmbedder(), {"size": 900}) as writer:
+        writer.commit()
+    found = json.loads(trackbed("index", "info", "postgres:looked_at", "--json").stdout)
+    assert (found["index"], found["passages"], found["embedder"]) == ("postgres:looked_at", 0, "words")
+    assert "0 passages of 0 documents" in trackbed("index", "info", "postgres:looked_at").stdout
+    assert trackbed("index", "verify", "postgres:looked_at").stdout == "postgres:looked_at is whole\n"
+    assert trackbed("index", "compact", "postgres:looked_at").exit_code == 2

@@ -26,6 +26,7 @@ from trackbed.retrieval.postgres.connection import Connections, PostgresIndex
 from trackbed.retrieval.postgres.search import PostgresRetriever
 from trackbed.retrieval.postgres.tables import INDEXED_FROM, read_manifest, statement
 from trackbed.retrieval.postgres.text import restored, stored
+from trackbed.retrieval.postgres.upkeep import describe, verify
 from trackbed.retrieval.postgres.write import PostgresWriter, delete_index
 from trackbed.retrieval.types import AnyOf, Between, Condition, Embedder, Known, Passage, Query, Shelved, Value
 
@@ -255,6 +256,23 @@ async def test_an_index_is_made_anew_whatever_it_was(index: PostgresIndex) -> No
         writer.commit()
     retriever = PostgresRetriever.open(index, Other())
     assert [each.source for each in await retriever.search(Query("trains", NOBODY), 9)] == ["b.md"]
+
+
+def test_an_index_says_what_it_holds_and_what_in_it_does_not_agree(index: PostgresIndex) -> None:
+    write(index, passage("Trains run.", "a.md"), passage("Boats float.", "b.md"))
+    described = describe(index)
+    assert (described.manifest.documents, described.manifest.passages, described.roots) == (2, 2, {"/docs": 2})
+    assert described.bytes > 10_000
+    assert verify(index) == ()
+    with psycopg.connect(index.connection) as connection:
+        connection.execute(statement("DELETE FROM {passages} WHERE source = 'b.md'", index))
+    assert [sentence.partition(": ")[2] for sentence in verify(index)] == [
+        "1 passages are not as many as their document says",
+        "1 counts in the manifest are wrong",
+        "2 words are not counted right",
+    ]
+    with pytest.raises(IndexMissing):
+        describe(PostgresIndex(index.connection, "none"))
 
 
 def test_one_writer_at_a_time(index: PostgresIndex, postgres: Server) -> None:
