@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,8 @@ def build(settings: Settings, policy: Policy, progress: Progress | None = None) 
         if policy.dialog and policy.dialog.intents:
             report(f"loading {settings.embedder}", 0, 0)
             embedder.embed([""])
-        engines = _open_engines(settings, policy, {policy.generation.model, *_asked(policy)}, report, stack)
-        yield _pipeline(settings, policy, Models(engines, embedder), retriever, file)
+        models = _open_models(settings, policy, _asked(policy), embedder, report, stack, answers=True)
+        yield _pipeline(settings, policy, models, retriever, file)
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def build_judge(
     judging = replace(policy, rails={stage: policy.rails[stage] for stage in stages}, dialog=None, knowledge=None)
     with ExitStack() as stack:
         file = stack.enter_context(trace_file(settings, _warn))
-        engines = _open_engines(settings, policy, _asked(judging), report, stack)
-        yield _pipeline(settings, judging, Models(engines, open_embedder(settings)), None, file)
+        models = _open_models(settings, policy, _asked(judging), open_embedder(settings), report, stack)
+        yield _pipeline(settings, judging, models, None, file)
 
 
 def open_embedder(settings: Settings) -> Embedder:
@@ -117,41 +117,67 @@ def _asked(policy: Policy) -> set[str]:
     return asked | ({policy.knowledge.asks} if policy.knowledge and policy.knowledge.asks else set())
 
 
-def _open_engines(
-    settings: Settings, policy: Policy, names: Collection[str], report: Progress, stack: ExitStack
-) -> dict[str, Generator]:
-    """An engine for each name; names of the same files share one."""
-    engines: dict[Path | Endpoint, Generator] = {}
+def _open_models(
+    settings: Settings,
+    policy: Policy,
+    asked: Collection[str],
+    embedder: Embedder,
+    report: Progress,
+    stack: ExitStack,
+    *,
+    answers: bool = False,
+) -> Models:
+    """A model for each name that is asked, and for the answer; those of the same files and adapter are one."""
+    engines: dict[_Files, Generator] = {}
+    model, adapter = policy.generation.model, policy.generation.adapter
     # All are there before the first is loaded.
-    paths = {name: _found(settings, policy.models[name]) for name in sorted(names)}
-    for name, path in paths.items():
-        if isinstance(path, Endpoint):
+    wanted = {name: _Files(_found(settings, policy.models[name])) for name in sorted(asked)}
+    drafts = None
+    if answers:
+        folder = locate(adapter, settings.models).resolve() if adapter else None
+        drafts = _Files(_found(settings, policy.models[model]), folder)
+        if not adapter:
+            wanted[model] = drafts
+    named = {files: policy.models[name] for name, files in wanted.items()}
+    if drafts:
+        named[drafts] = policy.drafts
+    for files, source in named.items():
+        if isinstance(files.model, Endpoint):
             from trackbed.llm.remote import RemoteEngine
 
-            engines[path] = RemoteEngine(path, secret(path.key_env) if path.key_env else "")
-        elif path not in engines:
-            report(f"loading {policy.models[name]}", 0, 0)
-            engines[path] = _open(path, settings, stack)
-    return {name: engines[path] for name, path in paths.items()}
+            endpoint = files.model
+            engines[files] = RemoteEngine(endpoint, secret(endpoint.key_env) if endpoint.key_env else "")
+        else:
+            report(f"loading {source}", 0, 0)
+            engines[files] = _open(files.model, files.adapter, settings, stack)
+    generators = {name: engines[files] for name, files in wanted.items()}
+    return Models(generators, embedder, engines[drafts] if drafts and adapter else None)
 
 
-def _open(path: Path, settings: Settings, stack: ExitStack) -> Generator:
+class _Files(NamedTuple):
+    """What a model is loaded from."""
+
+    model: Path | Endpoint
+    adapter: Path | None = None
+
+
+def _open(path: Path, adapter: Path | None, settings: Settings, stack: ExitStack) -> Generator:
     """A judge, a tagger or a cross-encoder where the folder is one, else an engine. Imported where needed."""
-    if (path / "judge.json").is_file():
+    if adapter is None and (path / "judge.json").is_file():
         from trackbed.llm.judge import Judge
 
         return stack.enter_context(Judge(path, settings.models, threads=settings.engine.threads))
-    if (path / "tagger.json").is_file():
+    if adapter is None and (path / "tagger.json").is_file():
         from trackbed.llm.tagger import Tagger
 
         return stack.enter_context(Tagger(path, settings.models, threads=settings.engine.threads))
     from trackbed.llm.entailment import Entailment, is_entailment
 
-    if is_entailment(path):
+    if adapter is None and is_entailment(path):
         return stack.enter_context(Entailment(path, threads=settings.engine.threads))
     from trackbed.llm.engine import Engine
 
-    return stack.enter_context(Engine.open(path, settings.engine))
+    return stack.enter_context(Engine.open(path, settings.engine, adapter))
 
 
 def _found(settings: Settings, source: ModelSource) -> Path | Endpoint:

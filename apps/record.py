@@ -82,7 +82,8 @@ class RecordedPipeline(Pipeline):
         self.file = file
         self.full = full or policy.trace == "full"
         if self.full:
-            models = recorded(models, {name: str(source) for name, source in policy.models.items()})
+            sources = {name: str(source) for name, source in policy.models.items()}
+            models = recorded(models, sources, policy.drafts)
             if retriever and policy.knowledge:
                 retriever = RecordedRetriever(retriever, policy.knowledge.index)
         super().__init__(policy, models, retriever)

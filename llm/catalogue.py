@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 
-Kind = Literal["chat", "guard", "tagger", "embedder"]
+Kind = Literal["chat", "guard", "tagger", "embedder", "adapter"]
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all (0: unknown)
 
 

@@ -21,6 +21,7 @@ from typing import Generic, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from trackbed.llm.adapter import merging, read_adapter
 from trackbed.llm.batch import BLOCK
 from trackbed.llm.blocks import BlockPool
 from trackbed.llm.checkpoint import load_model
@@ -68,8 +69,11 @@ class Engine:
         self._stop = weakref.finalize(self, self._loop.stop)
 
     @classmethod
-    def open(cls, path: Path | str, config: EngineConfig = DEFAULT_CONFIG) -> Self:
-        """Load the model and the tokenizer of a GGUF file or a checkpoint folder. Raises ModelLoadError."""
+    def open(cls, path: Path | str, config: EngineConfig = DEFAULT_CONFIG, adapter: Path | str | None = None) -> Self:
+        """Load the model and the tokenizer of a GGUF file or a checkpoint folder. Raises ModelLoadError.
+
+        `adapter` is a folder with what is added to the model's weights: of this package's form, or as peft writes it.
+        """
         path = Path(path)
         source: Path | GgufFile = read_gguf(path) if path.is_file() else path  # read once for both
         model = load_model(
@@ -78,6 +82,7 @@ class Engine:
             dtype=config.dtype,
             cache_dtype=config.cache_dtype,
             threads=config.threads,
+            change=merging(read_adapter(Path(adapter)), config.dtype) if adapter else None,
         )
         return cls(model, Tokenizer.load(source), config)
 

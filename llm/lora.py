@@ -18,6 +18,7 @@ from trackbed.llm.safetensors_file import SafetensorsFile
 from trackbed.llm.stored import Stored, Take
 
 Floats = npt.NDArray[np.float32]
+PLAIN = ("F32", "F16", "BF16")
 
 
 def adapted(file: SafetensorsFile, rank: int, alpha: float) -> Callable[[str, Floats], Floats]:
@@ -52,12 +53,12 @@ def with_head(
 
         def changed(name: str, layer: int, shape: tuple[int, ...]) -> Stored:
             if name == "head":
-                return _stored(tensor(file, "head.weight", shape))
+                return numbers(tensor(file, "head.weight", shape))
             found = take(name, layer, shape)
             part = Llama.names[name][0].format(i=layer).removeprefix("model.")
             if f"{part.removesuffix('.weight')}.A" not in file.tensors:
                 return found
-            weight = _stored(add(part, _in_order(found)))
+            weight = numbers(add(part, in_order(found)))
             return cpu.encode(weight, "int8") if coded else weight
 
         return replace(config, layers=layers, labels=labels, tied=False), changed
@@ -68,12 +69,12 @@ def with_head(
 def tensor(file: SafetensorsFile, name: str, shape: tuple[int, ...]) -> Floats:
     """A tensor of that shape as float32. Raises ModelLoadError where the file has none."""
     found = file.tensors.get(name)
-    if found is None or found.shape != shape or found.kind not in ("F16", "F32"):
-        raise ModelLoadError(f"{file.path}: {name}: expected is a tensor of {list(shape)} in F16 or F32")
+    if found is None or found.shape != shape or found.kind not in PLAIN:
+        raise ModelLoadError(f"{file.path}: {name}: expected is a tensor of {list(shape)} in {', '.join(PLAIN)}")
     return cpu.unpack(Stored(found.kind, np.frombuffer(found.data(), np.uint8), shape)).reshape(shape)
 
 
-def _in_order(stored: Stored) -> Floats:
+def in_order(stored: Stored) -> Floats:
     """A matrix as numbers, each head's rows in the order that transformers has them: [rows, columns]."""
     weight = cpu.unpack(stored)
     if not stored.interleaved:
@@ -82,5 +83,6 @@ def _in_order(stored: Stored) -> Floats:
     return pairs.transpose(0, 2, 1, 3).reshape(stored.shape)
 
 
-def _stored(weight: Floats) -> Stored:
+def numbers(weight: Floats) -> Stored:
+    """A matrix of numbers, as a file would have it."""
     return Stored("F32", np.ascontiguousarray(weight).view(np.uint8).reshape(-1), weight.shape)

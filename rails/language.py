@@ -271,9 +271,10 @@ class GenerationKeys(Keys):
     """How an answer is drafted."""
 
     called: ClassVar[str] = "generation"
-    unbuilt: ClassVar[tuple[str, ...]] = ("adapter",)
     model: str = "chat"
     """The model that answers, by its name under `models`."""
+    adapter: str | None = Field(None, min_length=1, max_length=1000)
+    """A LoRA adapter of that model: a name of the catalogue, or the path of a folder, of peft's form too."""
     system: str = ""
     """Who the model is told to be; a plain text."""
     prompt: str | None = Field(None, min_length=1)

@@ -66,6 +66,7 @@ class Pipeline:
         self.policy = policy
         self.models = models
         self.generators = {name: Metered(generator) for name, generator in models.generators.items()}
+        self.answering = Metered(models.answering) if models.answering else None
         self.retriever = retriever
         self.rails: Mapping[Stage, tuple[StagedRail, ...]] = {
             stage: tuple(
@@ -291,7 +292,7 @@ class Pipeline:
     async def _draft(self, turn: Turn, trace: Trace, listen: Listener | None) -> tuple[Turn, Verdict]:
         """The turn with the model's answer, judged only as far as it was shown. Raises what the model raises."""
         started, generation = perf_counter(), self.policy.generation
-        model, prompt = self.generators[generation.model], render_prompt(turn, self.policy)
+        model, prompt = self.answering or self.generators[generation.model], render_prompt(turn, self.policy)
         if turn.pseudonyms:  # a value may also stand in the caller's variables
             prompt = tuple(Message(message.role, hide(message.content, turn.pseudonyms)) for message in prompt)
         completion: Completion | None

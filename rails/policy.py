@@ -75,6 +75,7 @@ class Generation:
     cite: Cite = "when_possible"  # whether what is said needs a passage behind it
     redraft: bool = False  # where it does and has none, a second draft is made
     left_out: str = ""  # what is said behind an answer of which something was left out
+    adapter: str = ""  # of the model: a name of the catalogue, or the absolute path of a folder; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,12 @@ class Policy:
     tests: tuple[PolicyTest, ...] = ()
     trace: Literal["hashed", "full"] = "hashed"  # whether traces hold the texts too
     digest: str = ""  # changes with all that the policy says, with its includes and what it extends
+
+    @property
+    def drafts(self) -> str:
+        """What answers, as records name it: the model's source, and its adapter."""
+        source, adapter = str(self.models[self.generation.model]), self.generation.adapter
+        return f"{source}+{adapter}" if adapter else source
 
     def bind(self, turn: Turn) -> Turn:
         """The turn with all its variables: those that it gives, else as flows have set them, else their defaults.
@@ -297,6 +304,8 @@ def _check_models(root: Node, scope: Scope, problems: Problems) -> None:
             problems.add(f"{source!r} cannot be the path of a file or folder", place)
         elif "/" not in source and source not in CATALOGUE:
             problems.add(f"{source!r} is not a model of the catalogue{nearest(source, CATALOGUE)}", place)
+        elif "/" not in source and CATALOGUE[source].kind == "adapter":
+            problems.add(f"{source!r} is an adapter, and no model; name it under 'generation.adapter'", place)
 
 
 def _variables(keys: PolicyKeys, root: Node, problems: Problems) -> dict[str, Variable]:
@@ -333,6 +342,7 @@ def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) 
         source, place = file.read_text("utf-8"), Place(str(file), 1, 1)
     sampling = SamplingParams(**written.sampling.model_dump(exclude={"stop"}), stop=tuple(written.sampling.stop))
     prompt = _template(source, place, _prompt_names(scope), problems)
+    adapter = _adapter(written.adapter, scope.models.get(written.model), node.at(["adapter"]), problems)
     return Generation(
         model=written.model,
         system=written.system,
@@ -344,7 +354,36 @@ def _generation(keys: PolicyKeys, root: Node, scope: Scope, problems: Problems) 
         cite=written.cite.mode,
         redraft=written.cite.then == "regenerate",
         left_out=written.cite.left_out,
+        adapter=adapter,
     )
+
+
+def _adapter(name: str | None, model: ModelSource | None, node: Node, problems: Problems) -> str:
+    """An adapter that is there and made for this model, as far as the catalogue knows; empty where none is named."""
+    from trackbed.llm.catalogue import CATALOGUE, Shipped
+
+    if name is None:
+        return ""
+    if isinstance(model, Endpoint):
+        problems.add("an endpoint takes no adapter; serve the adapted model there, and name that", node.key)
+        return ""
+    found = _model_source(node)
+    if not isinstance(found, str) or "/" in found:
+        folder = Path(str(found))
+        if not any((folder / file).is_file() for file in ("adapter.json", "adapter_config.json")):
+            problems.add(
+                f"{name!r} is no folder of an adapter: it needs adapter.json, or peft's adapter_config.json", node.place
+            )
+        return str(found)
+    known = {entry.name: entry.source for entry in CATALOGUE.values() if entry.kind == "adapter"}
+    if name not in known:
+        problems.add(f"{name!r} is not an adapter of the catalogue{nearest(name, known)}", node.place)
+        return ""
+    source = known[name]
+    bases = source.bases if isinstance(source, Shipped) else ()
+    if bases and model in CATALOGUE and model not in bases:
+        problems.add(f"adapter {name!r} is made for {bases[0]}, and the model that answers is {model}", node.place)
+    return name
 
 
 def _filter_names(scope: Scope) -> Names:

@@ -69,10 +69,10 @@ def noted() -> Iterator[Notes]:
         NOTES.reset(token)
 
 
-def recorded(models: Models, sources: Mapping[str, str]) -> Models:
-    """The models, whose answers are noted; `sources` are a policy's `models`."""
+def recorded(models: Models, sources: Mapping[str, str], drafts: str = "") -> Models:
+    """The models, whose answers are noted; `sources` are a policy's `models`, `drafts` is what answers."""
     generators = {name: Recorded(model, sources.get(name, name)) for name, model in models.generators.items()}
-    return replace(models, generators=generators)
+    return replace(models, generators=generators, answering=models.answering and Recorded(models.answering, drafts))
 
 
 def prompt_digest(prompt: Prompt, asked: SamplingParams | Sequence[str]) -> str:

@@ -82,7 +82,8 @@ async def _judged(policy: Policy, record: Record, turn: Turn, run: _Run) -> Verd
     pipeline = Pipeline(
         replace(policy, rails=rails, dialog=None, generation=replace(policy.generation, ahead=False)),
         Models(
-            {name: _Recalled(record.answers, str(source), name, run.doubt) for name, source in policy.models.items()}
+            {name: _Recalled(record.answers, str(source), name, run.doubt) for name, source in policy.models.items()},
+            answering=_Recalled(record.answers, policy.drafts, policy.generation.model, run.doubt),
         ),
         _Found(policy.knowledge.index, record, run.doubt) if policy.knowledge else None,
     )

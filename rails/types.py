@@ -453,6 +453,7 @@ class Models:
         default_factory=dict
     )  # by the policy's names; checked when it is loaded
     embedder: Embedder | None = None
+    answering: Generator | None = None  # the model that drafts, where an adapter makes it another than `generators` has
 
 
 class Rail(Protocol):

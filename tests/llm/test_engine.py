@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.llm.conftest import load_reference
+from tests.llm.test_adapter import write_peft
 from trackbed.llm import Choices, Engine, EngineConfig, Generator, Message, Part, RawPrompt, SamplingParams
 from trackbed.llm.batch import Batch
 from trackbed.llm.catalogue import locate
@@ -74,6 +75,17 @@ async def test_greedy_text_is_that_of_transformers(
     for question in QUESTIONS[:-1]:
         completion = await engine.generate(ask(question), GREEDY)
         assert completion.text == greedy_reference(reference, Tokenizer.load(tiny_chat), ask(question), 64)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+async def test_with_an_adapter_greedy_text_is_that_of_pefts_merged_model(
+    engine: Engine, tiny_chat: Path, tmp_path: Path
+) -> None:
+    merged = write_peft(tmp_path / "peft", AutoModelForCausalLM.from_pretrained(tiny_chat, dtype=torch.float32))
+    with Engine.open(tiny_chat, EXACT, tmp_path / "peft") as adapted:
+        found = await adapted.generate(ask(QUESTIONS[0]), GREEDY)
+    assert found.text == greedy_reference(merged, Tokenizer.load(tiny_chat), ask(QUESTIONS[0]), 64)
+    assert found.text != (await engine.generate(ask(QUESTIONS[0]), GREEDY)).text
 
 
 async def test_in_company_and_in_little_room_each_has_the_text_it_has_alone(engine: Engine, narrow: Engine) -> None:

@@ -44,6 +44,19 @@ refuse:
 """
 
 
+async def test_an_adapted_model_drafts_and_rails_ask_the_one_without(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "policy: 1\nmodels: {chat: smollm2-135m-instruct}\ninput: [{rail: self_check, model: chat}]\n"
+    )
+    plain, adapted = (
+        ScriptedGenerator("No", scores={"yes": -9.0, "no": -0.1, "Yes": -9.0, "No": -0.1}),
+        ScriptedGenerator("hi"),
+    )
+    models = Models({"chat": plain}, answering=adapted)
+    reply = await Pipeline(load_policy(tmp_path / "p.yaml"), models).respond(Turn("hello"))
+    assert (reply.text, len(plain.prompts), len(adapted.prompts)) == ("hi", 1, 1)
+
+
 def pipeline(tmp_path: Path, chat: ScriptedGenerator, *passages: Passage, policy: str = POLICY) -> Pipeline:
     file = tmp_path / "policy.yaml"
     file.write_text(policy)

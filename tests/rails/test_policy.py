@@ -122,6 +122,12 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
             "models: {chat: smolm2-135m-instruct}",
             "2:16: 'smolm2-135m-instruct' is not a model of the catalogue; did you mean",
         ),
+        ("generation: {adapter: ./nowhere}", "2:23: './nowhere' is no folder of an adapter: it needs adapter.json, or"),
+        ("generation: {adapter: minilm-guard}", "2:23: 'minilm-guard' is not an adapter of the catalogue"),
+        (
+            "models: {chat: {openai: 'http://x/v1', model: m}}\ngeneration: {adapter: ./mine}",
+            "3:14: an endpoint takes no adapter; serve the adapted model there, and name that",
+        ),
         ("models: {chat: hf:nothing}", "2:16: 'hf:nothing' is not of the form hf:org/repo"),
         ("generation: {model: caht}", "2:21: 'caht' is not one of the models; did you mean 'chat'? It has: chat"),
         ("input:\n  - rail: WORDS\n    model: chta", "4:12: 'chta' is not one of the models; did you mean 'chat'?"),
@@ -273,12 +279,18 @@ def test_a_mistake_is_told_with_its_place_and_what_was_expected(load: Load, text
     ("text", "expected"),
     [
         ("tools: {allow: []}", "2:9: 'tools.allow' is given but empty"),
-        ("generation: {adapter: x}", "2:14: 'adapter' is not supported yet"),
     ],
 )
 def test_what_is_not_built_is_refused_and_never_ignored(load: Load, text: str, expected: str) -> None:
     (line,) = refused(load, text)
     assert expected in line
+
+
+def test_an_adapter_can_be_a_folder_beside_the_policy(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "adapter_config.json").write_text("{}")
+    assert load("generation: {adapter: ./mine}").generation.adapter == str(tmp_path / "mine")
+    assert load("generation: {model: chat}").generation.adapter == ""
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(load: Load) -> None:

@@ -52,7 +52,9 @@ async def record(
 ) -> Record:
     policy, at = load_policy(file), datetime(2026, 1, 2, tzinfo=UTC)
     guard = ScriptedGenerator("unsafe\nS1", scores={"safe": -1.0, "unsafe": unsafe}, fails=fails)
-    models = recorded(Models({"chat": ScriptedGenerator(answer), "guard": guard}), policy.models)
+    chat = ScriptedGenerator(answer)
+    plain = Models({"chat": chat, "guard": guard}, answering=chat if policy.generation.adapter else None)
+    models = recorded(plain, {name: str(source) for name, source in policy.models.items()}, policy.drafts)
     pipeline, turn = Pipeline(policy, models, RecordedRetriever(ListRetriever(PAGE), "kb")), Turn(question)
     with noted() as notes:
         if stage:
@@ -103,6 +105,15 @@ async def test_a_draft_to_another_prompt_is_unknown(replay: Replay) -> None:
 async def test_the_answers_of_another_model_of_the_same_name_do_not_count(replay: Replay) -> None:
     row = await replay(GUARDED, GUARDED.replace("llama-guard-3-1b", "llama-guard-3-8b"))
     assert row.outcome == "unknown"
+
+
+async def test_the_answers_of_a_model_without_its_adapter_do_not_count(replay: Replay, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "adapter.json").write_text("{}")
+    adapted = PLAIN + "generation: {adapter: ./mine}\n"
+    assert (await replay(adapted, adapted)).outcome == "same"
+    assert (await replay(adapted, PLAIN)).outcome == "unknown"
+    assert (await replay(PLAIN, adapted)).outcome == "unknown"
 
 
 async def test_a_model_of_another_name_is_known_by_what_it_is(replay: Replay) -> None:
