@@ -54,8 +54,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     # Imported here, since it draws on this file.
     from trackbed.apps.commands.evaluate_grounding import grounding
+    from trackbed.apps.commands.evaluate_rag import rag
 
     commands.command()(grounding)
+    commands.command()(rag)
     app.add_typer(commands, name="eval")
 
 

@@ -12,6 +12,8 @@ from trackbed.apps.evals.spans import Spotted
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from trackbed.apps.evals.rag import Rated
+
 SIZE = (13, 4)  # inches
 
 
@@ -57,11 +59,7 @@ def draw_retrieved(found: Mapping[str, Mapping[str, Measured]], title: str, file
     figure, panels = _figure(len(measures))
     for panel, measure in zip(panels, measures, strict=True):
         _panel(panel, measure, "", "")
-        figures = {name: told[measure] for name, told in found.items()}
-        values = [one.value for one in figures.values()]
-        low = [max(one.value - one.low, 0) for one in figures.values()]
-        high = [max(one.high - one.value, 0) for one in figures.values()]
-        panel.barh(list(figures), values, xerr=(low, high))
+        _bars(panel, {name: told[measure] for name, told in found.items()})
         panel.invert_yaxis()  # the first on top
     _save(figure, title, file)
 
@@ -71,15 +69,20 @@ def draw_grounded(found: Grounded, title: str, file: Path) -> None:
     figure, panels = _figure(3)
     for panel, name in zip(panels, ("balanced_accuracy", "auroc"), strict=False):
         _panel(panel, f"{name.replace('_', ' ')}, mean {found.means[name]:.3f}", "", "")
-        shown = {source: told[name] for source, told in found.sources.items() if told[name].value >= 0}
-        values = [one.value for one in shown.values()]
-        low = [max(one.value - one.low, 0) for one in shown.values()]
-        high = [max(one.high - one.value, 0) for one in shown.values()]
-        panel.barh(list(shown), values, xerr=(low, high))
+        _bars(panel, {source: told[name] for source, told in found.sources.items()})
         panel.axvline(0.5, color="grey", linewidth=1)
     _panel(panels[2], f"AUROC {found.overall['auroc'].value:.3f}, over all", "false-positive rate", "recall")
     false_positives, recalls, _ = found.curve
     panels[2].plot([0, *false_positives], [0, *recalls])
+    _save(figure, title, file)
+
+
+def draw_answered(found: "Rated", title: str, file: Path) -> None:
+    """What leaves and what was drafted, figure by figure, with intervals. Raises NoMatplotlib."""
+    figure, panels = _figure(2)
+    for panel, (how, figures) in zip(panels, (("what leaves", found.shipped), ("draft", found.draft)), strict=True):
+        _panel(panel, how, "", "")
+        _bars(panel, {name.replace("_", " "): one for name, one in reversed(figures.items())})
     _save(figure, title, file)
 
 
@@ -96,6 +99,14 @@ def _panel(panel: "Axes", title: str, x: str, y: str) -> None:
     panel.set(title=title, xlabel=x, ylabel=y, xlim=(0, 1.02))
     if y:
         panel.set_ylim(0, 1.02)
+
+
+def _bars(panel: "Axes", figures: Mapping[str, Measured]) -> None:
+    """A bar with its interval for each figure that there is."""
+    shown = {name: one for name, one in figures.items() if one.value >= 0}
+    low = [max(one.value - one.low, 0) for one in shown.values()]
+    high = [max(one.high - one.value, 0) for one in shown.values()]
+    panel.barh(list(shown), [one.value for one in shown.values()], xerr=(low, high))
 
 
 def _save(figure: Any, title: str, file: Path) -> None:
