@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trackbed.apps.evals.measures import DRAWS, Figure, spread
-from trackbed.rails.cite import MARK, unmarked
 from trackbed.rails.knowledge import Knowledge
 from trackbed.rails.library.grounding import ABSTAINS
+from trackbed.rails.marks import MARK, unmarked
 from trackbed.rails.pipeline import Pipeline
 from trackbed.rails.policy import Policy
 from trackbed.rails.recording import RecordedRetriever, noted, recorded
@@ -305,7 +305,7 @@ class Opened(NamedTuple):
 def given(policy: Policy, knowledge: Knowledge, passages: int, index: str | None = None) -> Opened:
     """The policy over an index of that name; without one, over so many passages as rows give, and no index is open."""
     if index:
-        named = replace(policy, knowledge=replace(knowledge, index=index))
+        named = replace(policy, knowledge=replace(knowledge, indexes=(index,)))
         return Opened(named, named)
     shown = replace(knowledge, passages=max(passages, 1), minimum_score=-1.0, filter={})
     return Opened(replace(policy, knowledge=None), replace(policy, knowledge=shown))
