@@ -79,7 +79,7 @@ class Entailment:
         self.folder, self.threads = folder, threads
         try:
             config = json.loads((folder / "config.json").read_bytes())
-            names = config.get("id2label") or {"0": "LABEL_0"}
+            names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers leaves out
             self.meanings = meanings([str(names[key]) for key in sorted(names, key=int)])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelLoadError(f"{folder / 'config.json'} describes no cross-encoder: {error}") from error
@@ -170,6 +170,10 @@ class Entailment:
                 ).eval()
             except Exception as error:
                 raise ModelLoadError(f"{self.folder} is no cross-encoder that transformers loads: {error}") from error
+            if model.config.num_labels != max(len(self.meanings), 1):
+                raise ModelLoadError(
+                    f"{self.folder}: the head has {model.config.num_labels} labels; id2label has others"
+                )
             places = getattr(model.config, "max_position_embeddings", None) or MOST_TOKENS
             # RoBERTa's kind counts places from behind the padding's.
             behind = 1 + model.config.pad_token_id if "roberta" in model.config.model_type else 0
