@@ -149,7 +149,6 @@ class Keys(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
     called: ClassVar[str]  # what a message calls this part
-    unbuilt: ClassVar[tuple[str, ...]] = ()  # keys of the language that this version refuses
 
     @field_validator("*", mode="before")
     @classmethod

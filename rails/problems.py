@@ -87,8 +87,6 @@ def _problem(error: ErrorDetails, model: type[BaseModel], node: Node, called: st
         case "extra_forbidden":
             owner = _owner(model, path)
             name = str(last)
-            if name in getattr(owner, "unbuilt", ()):
-                return PolicyError(f"{name!r} is not supported yet", found.key)
             fields = [info.alias or name for name, info in owner.model_fields.items()]
             known = [*fields, *(RailKeys.model_fields if issubclass(owner, RailConfig) else ())]
             called = called if owner is model else getattr(owner, "called", key.rpartition(".")[0])

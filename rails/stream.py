@@ -12,8 +12,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, get_args
 
 from trackbed.rails.cite import cited_beginning
+from trackbed.rails.marks import unmarked
 from trackbed.rails.pseudonyms import complete, restored
-from trackbed.rails.sentences import END
+from trackbed.rails.sentences import END, sentences
 from trackbed.rails.stage import Look, Opinion, StagedRail, beginning, groups, judge, mask, may_wait, parts
 from trackbed.rails.trace import digest
 from trackbed.rails.types import Citation, Cite, Event, Finding, Streaming, Streams, Text, Trace, Turn, Verdict
@@ -217,6 +218,8 @@ class HoldBack:
             if group.rails[0].use.then == "mask" and leave:
                 return leave(view, group.found), settled
             text = (mask if group.rails[0].use.then == "mask" else beginning)(view, verdict) or ""
+            if group.rails[0].use.then == "quote" and not sentences(unmarked(text)[0]):
+                text = ""  # as the pipeline has it: what is no sentence says nothing
             return text, settled
         return text[:settled], settled
 

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def ingest(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(help="Files and folders: Markdown, text, HTML, PDF, CSV, JSON.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders: text, PDF, office, e-books, tables, code.")],
     to: Annotated[
         str, typer.Option(help="The index: a name, which policies use, a path such as ./index, or postgres:NAME.")
     ],

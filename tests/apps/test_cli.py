@@ -36,9 +36,13 @@ COMMANDS += [
     "trace replay",
     "bench runtime",
     "bench rails",
+    "bench retrieval",
     "eval guard",
     "eval injection",
     "eval pii",
+    "eval grounding",
+    "eval rag",
+    "eval retrieval",
 ]
 CARD = "my card is 4111 1111 1111 1111"
 # Rails that ask no model.

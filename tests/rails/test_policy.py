@@ -161,7 +161,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ("knowledge: {passages: 4}", "2:12: 'index' is missing from knowledge"),
         (
             "knowledge: {index: kb, retriever: fais}",
-            "2:35: 'fais' is not a retriever; did you mean 'faiss'? It has: faiss",
+            "2:35: 'fais' is not a retriever; did you mean 'faiss'? It has: bm25, faiss",
         ),
         ("knowledge: {index: kb, retriever: 'no.such:X'}", "2:35: 'no.such:X' cannot be imported"),
         (

@@ -107,7 +107,7 @@ def test_what_the_loader_reads_fits(validator: Any, text: str) -> None:
         "budget: {}",
         "budget: {max_wait: 2s}",
         "input: [{rail: length}]",
-        "knowledge: {index: kb, retriever: bm25}",
+        "knowledge: {index: kb, retriever: bm26}",
         "generation: {sampling: {stop: []}}",
         "input: [{rail: llama_guard, block: []}]",
         "tests: [{user: a, expect: {actoin: block}}]",
