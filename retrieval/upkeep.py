@@ -12,6 +12,7 @@ from trackbed.retrieval.errors import RetrievalError
 from trackbed.retrieval.index import Index
 from trackbed.retrieval.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from trackbed.retrieval.segment import sha256
+from trackbed.retrieval.types import Writer
 from trackbed.retrieval.writer import WAIT, IndexWriter
 
 WILD = "*?["
@@ -65,20 +66,25 @@ def delete(path: Path, sources: Sequence[str], wait: float = WAIT) -> tuple[str,
     Raises RetrievalError, and deletes nothing, when one of them finds none.
     """
     with _changing(path, wait) as writer:
-        known = sorted(writer.known())
-        found: set[str] = set()
-        for source in sources:
-            matching = [source] if source in known else []
-            if not matching and any(mark in source for mark in WILD):
-                matching = [name for name in known if fnmatch.fnmatchcase(name, source)]
-            if not matching:
-                near = difflib.get_close_matches(source, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise RetrievalError(f"the index at {path} has no document {source!r}{hint}")
-            found.update(matching)
-        for source in found:
-            writer.delete(source)
-        writer.commit()
+        return take_out(writer, sources, f"the index at {path}")
+
+
+def take_out(writer: Writer, sources: Sequence[str], index: str) -> tuple[str, ...]:
+    """The same, for any writer; `index` is what messages call it."""
+    known = sorted(writer.known())
+    found: set[str] = set()
+    for source in sources:
+        matching = [source] if source in known else []
+        if not matching and any(mark in source for mark in WILD):
+            matching = [name for name in known if fnmatch.fnmatchcase(name, source)]
+        if not matching:
+            near = difflib.get_close_matches(source, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RetrievalError(f"{index} has no document {source!r}{hint}")
+        found.update(matching)
+    for source in found:
+        writer.delete(source)
+    writer.commit()
     return tuple(sorted(found))
 
 

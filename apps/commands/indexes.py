@@ -112,9 +112,14 @@ def compact(context: typer.Context, name: Name) -> None:
 
     Example: [bold]trackbed index compact handbook[/]
     """
+    from trackbed.retrieval.postgres import upkeep as tables
     from trackbed.retrieval.upkeep import compact, describe
 
-    path = _path(context, name)
+    path = _place(context, name)
+    if not isinstance(path, Path):
+        tables.compact(path)
+        say(f"{path}: what was deleted takes no room any more")
+        return
     before = describe(path)
     compact(path)
     after = describe(path)
@@ -130,7 +135,7 @@ def delete(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Documents by their source, or patterns: 'drafts/*'.")
     ],
-    index: Annotated[str, typer.Option("--from", help="The index: a name, or a path such as ./index.")],
+    index: Annotated[str, typer.Option("--from", help="The index: a name, a path such as ./index, or postgres:NAME.")],
     as_json: AsJson = False,
 ) -> None:
     """Take documents out of an index. Whoever is searching finds them no more.
@@ -139,10 +144,11 @@ def delete(
 
     Example: [bold]trackbed index delete guides/old.md 'drafts/*' --from handbook[/]
     """
+    from trackbed.retrieval.postgres import upkeep as tables
     from trackbed.retrieval.upkeep import delete
 
-    path = _path(context, index)
-    gone = delete(path, sources)
+    path = _place(context, index)
+    gone = delete(path, sources) if isinstance(path, Path) else tables.delete(path, sources)
     if as_json:
         print_json({"index": str(path), "deleted": list(gone)})
         return
@@ -164,13 +170,6 @@ def _info_of_tables(index: "PostgresIndex", *, as_json: bool) -> None:
     say("split with " + ", ".join(f"{key} {value}" for key, value in manifest.chunking.items()))
     for root, documents in found.roots.items():
         say(f"{documents} documents from {root or 'no folder'}")
-
-
-def _path(context: typer.Context, name: str) -> Path:
-    place = _place(context, name)
-    if not isinstance(place, Path):
-        raise typer.BadParameter(f"{place} is in PostgreSQL, where this command does nothing; it is for folders")
-    return place
 
 
 def _place(context: typer.Context, name: str) -> "Path | PostgresIndex":

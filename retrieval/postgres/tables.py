@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trackbed.retrieval.errors import IndexMismatch, IndexMissing
+from trackbed.retrieval.manifest import EmbedderRecord
 from trackbed.retrieval.postgres.connection import PostgresIndex
 from trackbed.retrieval.postgres.text import restored, stored
 from trackbed.retrieval.types import Embedder, Passage, Value
@@ -135,7 +136,7 @@ def missing(index: PostgresIndex) -> IndexMissing:
     return IndexMissing(f"there is no index {index}; this makes one: {index.ingest}")
 
 
-def check_embedder(manifest: Manifest, embedder: Embedder, index: PostgresIndex) -> None:
+def check_embedder(manifest: Manifest, embedder: Embedder | EmbedderRecord, index: PostgresIndex) -> None:
     """Raises IndexMismatch where other vectors are in the index than this embedder makes."""
     if (manifest.sha256, manifest.dimension) != (embedder.sha256, embedder.dimension):
         made = f"{manifest.embedder} (sha256 {manifest.sha256[:12]}, {manifest.dimension} dimensions)"

@@ -1,12 +1,15 @@
-"""Looking after an index in PostgreSQL: what it holds, and whether its tables agree with each other."""
+"""Looking after an index in PostgreSQL: what it holds, whether its tables agree, and taking documents out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from trackbed.retrieval.manifest import EmbedderRecord
 from trackbed.retrieval.postgres.connection import Connections, PostgresIndex
 from trackbed.retrieval.postgres.tables import Manifest, read_manifest, statement
 from trackbed.retrieval.postgres.text import restored
+from trackbed.retrieval.postgres.write import PostgresWriter
+from trackbed.retrieval.upkeep import take_out
 
 if TYPE_CHECKING:
     import psycopg
@@ -65,6 +68,29 @@ def verify(index: PostgresIndex) -> tuple[str, ...]:
         return tuple(f"{index}: {row[0]} {wrong}" for wrong, row in rows.items() if row and row[0])
 
     return _once(index, work)
+
+
+def compact(index: PostgresIndex) -> None:
+    """Give the room of what was deleted back to the tables. Raises as `describe` does."""
+
+    def work(connection: "psycopg.Connection") -> None:
+        read_manifest(connection, index)
+        connection.execute("SET statement_timeout = 0")
+        for of in ("documents", "passages", "words"):
+            connection.execute(statement(f"VACUUM (ANALYZE) {{{of}}}", index))
+
+    _once(index, work)
+
+
+def delete(index: PostgresIndex, sources: Sequence[str]) -> tuple[str, ...]:
+    """Take documents out, by their source or by a pattern such as drafts/*. Gives their sources.
+
+    Raises RetrievalError, and deletes nothing, when one of them finds none.
+    """
+    made = _once(index, lambda connection: read_manifest(connection, index))
+    embedder = EmbedderRecord(name=restored(made.embedder), sha256=made.sha256, dimension=made.dimension)
+    with PostgresWriter.open(index, embedder, made.chunking) as writer:
+        return take_out(writer, sources, str(index))
 
 
 def _once(index: PostgresIndex, work: "Callable[[psycopg.Connection], T]") -> T:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trackbed.retrieval.errors import RetrievalError
+from trackbed.retrieval.manifest import EmbedderRecord
 from trackbed.retrieval.postgres.connection import EXTRA, PostgresIndex, connect, explained
 from trackbed.retrieval.postgres.filters import readers
 from trackbed.retrieval.postgres.tables import (
@@ -100,7 +101,7 @@ class PostgresWriter:
     def __init__(
         self,
         index: PostgresIndex,
-        embedder: Embedder,
+        embedder: Embedder | EmbedderRecord,
         chunking: Mapping[str, int],
         connection: "psycopg.Connection",
         *,
@@ -119,7 +120,7 @@ class PostgresWriter:
     def open(
         cls,
         index: PostgresIndex,
-        embedder: Embedder,
+        embedder: Embedder | EmbedderRecord,
         chunking: Mapping[str, int],
         *,
         anew: bool = False,
@@ -141,7 +142,7 @@ class PostgresWriter:
     def _begun(
         cls,
         index: PostgresIndex,
-        embedder: Embedder,
+        embedder: Embedder | EmbedderRecord,
         chunking: Mapping[str, int],
         connection: "psycopg.Connection",
         *,

@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 from tests.fakes import WordEmbedder
 from tests.postgres_server import Server
 from trackbed.apps.cli import app
+from trackbed.retrieval.chunk import Chunking
+from trackbed.retrieval.ingest import ingest_into
 from trackbed.retrieval.postgres.connection import PostgresIndex
 from trackbed.retrieval.postgres.write import PostgresWriter
 
@@ -279,4 +281,22 @@ def test_an_index_in_postgresql_is_looked_at_by_its_name(postgres: Server, monke
     assert (found["index"], found["passages"], found["embedder"]) == ("postgres:looked_at", 0, "words")
     assert "0 passages of 0 documents" in trackbed("index", "info", "postgres:looked_at").stdout
     assert trackbed("index", "verify", "postgres:looked_at").stdout == "postgres:looked_at is whole\n"
-    assert trackbed("index", "compact", "postgres:looked_at").exit_code == 2
+
+
+def test_documents_are_taken_out_of_an_index_in_postgresql(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKBED_POSTGRES", postgres.url)
+    for name in ("a.md", "b.md", "c.md"):
+        (tmp_path / "docs" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "docs" / name).write_text(f"# {name}\n\nA train runs.")
+    index = PostgresIndex(postgres.url, "taken")
+    with PostgresWriter.open(index, WordEmbedder(), Chunking()._asdict()) as writer:
+        ingest_into(writer, [tmp_path / "docs"], WordEmbedder())
+    wrong = trackbed("index", "delete", "a.mdd", "--from", "postgres:taken")
+    assert (wrong.exit_code, "no document 'a.mdd'; did you mean 'a.md'?" in wrong.stderr) == (2, True)
+    gone = trackbed("index", "delete", "a.md", "[b]*", "--from", "postgres:taken", "--json")
+    assert json.loads(gone.stdout)["deleted"] == ["a.md", "b.md"]
+    assert trackbed("index", "compact", "postgres:taken").exit_code == 0
+    assert trackbed("index", "verify", "postgres:taken").stdout == "postgres:taken is whole\n"
+    assert json.loads(trackbed("index", "info", "postgres:taken", "--json").stdout)["documents"] == 1
