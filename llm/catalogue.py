@@ -94,6 +94,8 @@ MINILM = ("all-minilm-l6-v2",)
 SMOLLM2 = ("smollm2-135m-instruct", "minilm-guard")
 JUDGES = Path(__file__).parent / "judges"
 TAGGERS = Path(__file__).parent / "taggers"
+ADAPTERS = Path(__file__).parent / "adapters"
+SMOLLM2_CHAT = ("smollm2-135m-instruct",)
 LLAMA_3 = "Llama 3 Community License"
 LLAMA_31 = "Llama 3.1 Community License"
 LLAMA_32 = "Llama 3.2 Community License"
@@ -164,6 +166,7 @@ _ENTRIES = (
     Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", MINILM)),
     Entry("minilm-toxicity", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-toxicity", MINILM)),
     Entry("minilm-names", "tagger", "Apache-2.0", 0.1, Shipped(TAGGERS / "minilm-names", MINILM)),
+    Entry("grounded-answer", "adapter", "CC-BY-SA-4.0", 0.1, Shipped(ADAPTERS / "grounded-answer", SMOLLM2_CHAT)),
     Entry("llama-guard-2-8b", "guard", LLAMA_3, 16.1, Hub("meta-llama/Meta-Llama-Guard-2-8B")),
     Entry("llama-guard-3-1b", "guard", LLAMA_32, 3.0, Hub("meta-llama/Llama-Guard-3-1B")),
     Entry("llama-guard-3-8b", "guard", LLAMA_31, 16.1, Hub("meta-llama/Llama-Guard-3-8B")),

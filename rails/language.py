@@ -273,7 +273,7 @@ class GenerationKeys(Keys):
     model: str = "chat"
     """The model that answers, by its name under `models`."""
     adapter: str | None = Field(None, min_length=1, max_length=1000)
-    """A LoRA adapter of that model: a name of the catalogue, or the path of a folder, of peft's form too."""
+    """A LoRA adapter of that model: a catalogue name, or the path of a folder, of peft's form too; or `none`."""
     system: str = ""
     """Who the model is told to be; a plain text."""
     prompt: str | None = Field(None, min_length=1)

@@ -362,10 +362,10 @@ def _adapter(name: str | None, model: ModelSource | None, node: Node, problems: 
     """An adapter that is there and made for this model, as far as the catalogue knows; empty where none is named."""
     from trackbed.llm.catalogue import CATALOGUE, Shipped
 
-    if name is None:
+    if name in (None, "none"):  # none: without the one of the policy that is extended
         return ""
     if isinstance(model, Endpoint):
-        problems.add("an endpoint takes no adapter; serve the adapted model there, and name that", node.key)
+        problems.add("an endpoint takes no adapter; serve the adapted model there, or say 'adapter: none'", node.key)
         return ""
     found = _model_source(node)
     if not isinstance(found, str) or "/" in found:
@@ -382,7 +382,10 @@ def _adapter(name: str | None, model: ModelSource | None, node: Node, problems: 
     source = known[name]
     bases = source.bases if isinstance(source, Shipped) else ()
     if bases and model in CATALOGUE and model not in bases:
-        problems.add(f"adapter {name!r} is made for {bases[0]}, and the model that answers is {model}", node.place)
+        problems.add(
+            f"adapter {name!r} is made for {bases[0]}, and {model} answers; name another one, or say 'adapter: none'",
+            node.place,
+        )
     return name
 
 

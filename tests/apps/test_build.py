@@ -115,6 +115,20 @@ async def test_two_names_of_one_model_share_its_engine(with_models: Settings, tm
     assert reply.verdict.by in ("", "input/llama_guard")
 
 
+@pytest.mark.models
+async def test_an_adapter_is_for_the_answer_alone(with_models: Settings, tmp_path: Path) -> None:
+    adapted = policy(
+        tmp_path,
+        "models: {guard: smollm2-135m-instruct}\ninput: [{rail: llama_guard, model: guard}]\n"
+        "generation: {adapter: grounded-answer, sampling: {max_tokens: 4}}",
+    )
+    with build(with_models, adapted) as pipeline:
+        assert set(pipeline.models.generators) == {"guard"}
+        assert pipeline.models.answering is not pipeline.models.generators["guard"]
+        reply = await pipeline.respond(Turn("Hello"))
+    assert reply.verdict.by in ("", "input/llama_guard")
+
+
 def test_building_blocks_are_light_until_they_are_used() -> None:
     heavy = "{'torch', 'faiss', 'transformers', 'sentence_transformers'}"
     code = f"import sys, trackbed.apps.build; print(sorted({heavy} & set(sys.modules)))"

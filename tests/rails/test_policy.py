@@ -123,10 +123,19 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
             "2:16: 'smolm2-135m-instruct' is not a model of the catalogue; did you mean",
         ),
         ("generation: {adapter: ./nowhere}", "2:23: './nowhere' is no folder of an adapter: it needs adapter.json, or"),
+        ("models: {chat: grounded-answer}", "2:16: 'grounded-answer' is an adapter, and no model; name it under"),
+        (
+            "generation: {adapter: grouded-answer}",
+            "2:23: 'grouded-answer' is not an adapter of the catalogue; did you mean 'grounded-answer'?",
+        ),
+        (
+            "models: {chat: llama-3.2-1b-instruct}\ngeneration: {adapter: grounded-answer}",
+            "adapter 'grounded-answer' is made for smollm2-135m-instruct, and llama-3.2-1b-instruct answers; name",
+        ),
         ("generation: {adapter: minilm-guard}", "2:23: 'minilm-guard' is not an adapter of the catalogue"),
         (
             "models: {chat: {openai: 'http://x/v1', model: m}}\ngeneration: {adapter: ./mine}",
-            "3:14: an endpoint takes no adapter; serve the adapted model there, and name that",
+            "3:14: an endpoint takes no adapter; serve the adapted model there, or say 'adapter: none'",
         ),
         ("models: {chat: hf:nothing}", "2:16: 'hf:nothing' is not of the form hf:org/repo"),
         ("generation: {model: caht}", "2:21: 'caht' is not one of the models; did you mean 'chat'? It has: chat"),
@@ -291,6 +300,7 @@ def test_an_adapter_can_be_a_folder_beside_the_policy(load: Load, tmp_path: Path
     (tmp_path / "mine" / "adapter_config.json").write_text("{}")
     assert load("generation: {adapter: ./mine}").generation.adapter == str(tmp_path / "mine")
     assert load("generation: {model: chat}").generation.adapter == ""
+    assert load("generation: {adapter: none}").generation.adapter == ""
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(load: Load) -> None:
