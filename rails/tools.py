@@ -80,7 +80,9 @@ def _named(uses: Sequence[RailUse], node: Node, tools: Tools, scope: Scope, prob
     schemas = _schemas(uses)
     written = {written_id(rail): rail for part in get_args(Part) for rail in node.at([part]).items}
     for use in uses:
-        rail, config = written[use.id], use.config
+        if (rail := written.get(use.id)) is None:
+            continue  # its id is no text, which is told where the rail was read
+        config = use.config
         if isinstance(config, (Schema.Config, Rule.Config)) and use.part == "results":
             problems.add(f"rail {use.rail!r} judges calls; put it under 'calls'", use.place)
         if isinstance(config, Schema.Config):

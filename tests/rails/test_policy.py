@@ -169,6 +169,10 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_one(load: Load) 
         ("knowledge: {index: kb, passages: 4.5}", "'knowledge.passages' is 4.5; it should be a valid integer"),
         ("knowledge: {passages: 4}", "2:12: 'index' is missing from knowledge"),
         (
+            "tools: {allow: [a], calls: [{rail: regex, id: null, patterns: [a]}]}",
+            "2:43: 'id' has no value",
+        ),
+        (
             "knowledge: {index: kb, retriever: fais}",
             "2:35: 'fais' is not a retriever; did you mean 'faiss'? It has: bm25, faiss",
         ),
