@@ -25,6 +25,7 @@ from trackbed.llm.config import EngineConfig
 FILE = "trackbed.toml"
 PREFIX = "TRACKBED_"
 CONFIG = "TRACKBED_CONFIG"
+ISA = "TRACKBED_ISA"  # which kernels run; the native code reads it
 # What libraries look at when they are imported: nobody spins while waiting, warns of a fork, or asks a hub.
 QUIET = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -75,7 +76,7 @@ def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.
     Without a file, it is the one that TRACKBED_CONFIG names, else `trackbed.toml` in the current folder, if there
     is one. Paths in it are relative to it. Raises SettingsError.
     """
-    given = {key: value for key, value in environment.items() if key.startswith(PREFIX) and key != CONFIG}
+    given = {key: value for key, value in environment.items() if key.startswith(PREFIX) and key not in (CONFIG, ISA)}
     if file is None and environment.get(CONFIG):
         file = Path(environment[CONFIG])
     if file is None and Path(FILE).is_file():

@@ -87,7 +87,7 @@ COMMANDS = sorted({line for block in SHELL.values() for line in block.splitlines
 def test_a_command_in_the_documentation_exists_with_its_options(line: str) -> None:
     words = line.split("#")[0].split()[1:]
     names = [word for word in words[:2] if re.fullmatch("[a-z]+", word)]
-    group = names if names[0] in ("models", "policy", "trace", "bench", "eval") else names[:1]
+    group = names if names[0] in ("models", "policy", "trace", "bench", "eval", "index") else names[:1]
     helped = run("-m", "trackbed.apps.cli", *group, "--help")
     assert [word for word in words if word.startswith("--") and word not in helped] == []
 

@@ -37,6 +37,10 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert (settings.cache, settings.engine.threads, settings.engine.max_seqs) == (Path("/e"), 4, 2)
 
 
+def test_the_choice_of_kernels_is_no_unknown_setting() -> None:
+    assert load_settings(environment={"TRACKBED_ISA": "generic"}) == load_settings(environment={})
+
+
 def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, 'embedder = "other"')
     assert load_settings(environment={"TRACKBED_CONFIG": str(file)}).embedder == "other"
