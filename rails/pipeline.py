@@ -90,7 +90,12 @@ class Pipeline:
         if policy.generation.ahead and not self.script:  # a flow may ask no model at all
             self.before, self.beside = asked[:last], asked[last:]
         # They can say what is wrong with a few words of a document, and so judge quotations.
-        self.finders = [staged for staged in self.rails.get("output", ()) if "mask" in staged.use.rail_class.actions]
+        # One that may answer with quotations compares an answer with them, and has nothing to say of them.
+        self.finders = [
+            staged
+            for staged in self.rails.get("output", ())
+            if "mask" in (can := staged.use.rail_class.actions) and "quote" not in can
+        ]
         self.maskers = [staged for staged in self.rails.get("retrieval", ()) if staged.use.then == "mask"]
         self.admission = Admission(policy.budget)
         # Whether a stream shows nothing before the draft is written and judged.

@@ -415,3 +415,13 @@ async def test_a_heading_leaves_as_the_rails_leave_it(tmp_path: Path, stage: str
     )
     assert [c.heading for c in reply.citations] == [heading]
     assert "a@b.org" not in repr(reply)
+
+
+@pytest.mark.parametrize("then", ["quote", "mask", "block"])
+async def test_what_compares_an_answer_with_passages_leaves_their_words_alone(tmp_path: Path, then: str) -> None:
+    rail = f"rail: grounding\n    minimum: 1\n    then: {then}"
+    policy = POLICY.replace('rail: regex\n    patterns: ["forbidden"]', rail)
+    passage = Passage("A rail is one check.", "a.md", 0, 20, score=0.9, heading="Staff > What there is to know")
+    made = pipeline(tmp_path, ScriptedGenerator("A rail is one check."), passage, policy=policy)
+    [citation] = (await made.respond(Turn("What is a rail?"))).citations
+    assert (citation.quote, citation.heading) == (passage.text, passage.heading)
