@@ -156,7 +156,11 @@ def make_lists(vectors: NDArray[np.float32], before: tuple[Any, ListsRecord] | N
         _train(lists, vectors)
     else:
         lists = faiss.clone_index(before[0])
-        lists.reset()
+        # Those of a mapped file are not to be written to, and to empty them ends the process.
+        empty: Any = faiss.ArrayInvertedLists(lists.nlist, lists.code_size)  # Any: the types know no ownership
+        empty.this.disown()
+        lists.replace_invlists(empty, True)
+        lists.ntotal = 0
         made_for = before[1].trained
     for first in range(0, rows, BLOCK):
         lists.add(np.ascontiguousarray(vectors[first : first + BLOCK]))

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import bm25s
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -284,7 +285,21 @@ def test_lists_are_made_with_the_centres_that_there_were() -> None:
     assert lists.nlist == 4 * math.isqrt(1500)
 
 
-@pytest.mark.many
+def test_lists_keep_their_centres_when_a_mapped_file_gives_them(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    vectors = chance.standard_normal((3000, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    former, record = make_lists(vectors[:2500])
+    faiss.write_index(former, str(tmp_path / "lists"))
+    mapped = faiss.read_index(str(tmp_path / "lists"), faiss.IO_FLAG_MMAP_IFC)
+    lists, made = make_lists(vectors, (mapped, record))
+    assert (lists.ntotal, mapped.ntotal, made.trained) == (3000, 2500, record.trained)
+    assert made.recall >= 0.9
+    hits = nearest(vectors[2900:2901], 10, vectors, None, lists, lists.nlist)
+    assert hits.rows[0] == 2900
+    assert sorted(hits.rows) == sorted(np.argsort(-(vectors @ vectors[2900]))[:10])
+
+
 def test_a_large_segment_gets_lists_that_deletion_filters_and_merging_keep_right(tmp_path: Path) -> None:
     class Narrow(WordEmbedder):
         dimension = 16
