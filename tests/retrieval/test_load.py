@@ -101,18 +101,23 @@ def test_pdf_is_text_with_the_places_where_pages_begin(tmp_path: Path) -> None:
     assert [document.text[start:].split()[0] for start in document.pages] == ["Second", "Third"]
 
 
-def test_an_encrypted_pdf_is_named(tmp_path: Path) -> None:
+ALGORITHMS = ("RC4-128", "AES-128", "AES-256")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_encrypted_pdf_is_named(tmp_path: Path, algorithm: str) -> None:
     (tmp_path / "plain.pdf").write_bytes(pdf("Secret"))
     writer = PdfWriter(clone_from=tmp_path / "plain.pdf")
-    writer.encrypt("password", algorithm="RC4-128")
+    writer.encrypt("password", algorithm=algorithm)
     writer.write(tmp_path / "locked.pdf")
     assert "encrypted with a password" in refused(tmp_path / "locked.pdf")
 
 
-def test_a_pdf_that_is_only_forbidden_to_print_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_pdf_that_is_only_forbidden_to_print_is_read(tmp_path: Path, algorithm: str) -> None:
     (tmp_path / "plain.pdf").write_bytes(pdf("Readable"))
     writer = PdfWriter(clone_from=tmp_path / "plain.pdf")
-    writer.encrypt("", "owner", algorithm="RC4-128")
+    writer.encrypt("", "owner", algorithm=algorithm)
     writer.write(tmp_path / "open.pdf")
     assert one(tmp_path / "open.pdf").text.strip() == "Readable"
 
