@@ -171,6 +171,10 @@ def _open(path: Path, adapter: Path | None, settings: Settings, stack: ExitStack
         from trackbed.llm.tagger import Tagger
 
         return stack.enter_context(Tagger(path, settings.models, threads=settings.engine.threads))
+    if adapter is None and (path / "claims.json").is_file():
+        from trackbed.llm.claim_judge import ClaimJudge
+
+        return stack.enter_context(ClaimJudge(path, settings.models, threads=settings.engine.threads))
     from trackbed.llm.entailment import Entailment, is_entailment
 
     if adapter is None and is_entailment(path):

@@ -76,15 +76,14 @@ class Encoded:
         return found
 
 
-class Decoded:
-    """The first layers of a Llama, one window at a time.
+class Layers:
+    """The first layers of a Llama with an adapter in them, one window at a time.
 
-    All questions begin with the same words. What a window has in common with the one before it is read from the cache.
+    What a window has in common with the one before it is read from the cache.
     """
 
     def __init__(self, file: Path, base: Path, shape: Shape, layers: int, dtype: DType, threads: int | None) -> None:
         tensors, count = read_safetensors(file), len(shape.labels)
-        self.windows = Asker(base, shape.tokens).windows
         change = with_head(tensors, shape.rank, shape.alpha, layers, count, coded=dtype == "auto")
         self.model = load_model(base, dtype=dtype, threads=threads, change=change)
         self.bias = tensor(tensors, "head.bias", (count,))
@@ -108,3 +107,11 @@ class Decoded:
             found: Floats = self.model.forward(batch, self._cache)[0] + self.bias
             self._read = ids
         return found
+
+
+class Decoded(Layers):
+    """Those of a judge of messages: all questions begin with the same words."""
+
+    def __init__(self, file: Path, base: Path, shape: Shape, layers: int, dtype: DType, threads: int | None) -> None:
+        super().__init__(file, base, shape, layers, dtype, threads)
+        self.windows = Asker(base, shape.tokens).windows

@@ -79,8 +79,8 @@ def _things() -> dict[str, dict[str, object]]:
     return found
 
 
-class _Draw:
-    """What is drawn, and from which generator."""
+class Things:
+    """What things there are, and what is drawn of them, from one generator."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)  # noqa: S311  draws, no secrets
@@ -88,6 +88,59 @@ class _Draw:
         self.faker.seed_instance(seed)
         self.fill: dict[str, list[str]] = _things()["fill"]  # type: ignore[assignment]
         self.kinds: dict[str, dict[str, list[object]]] = _things()["kinds"]  # type: ignore[assignment]
+
+    def pronouns(self) -> dict[str, str]:
+        """Those of somebody, by the slots that they fill."""
+        he = self.chance.choice(["He", "She"])
+        his = "His" if he == "He" else "Her"
+        return {"He": he, "he": he.lower(), "His": his, "his": his.lower()}
+
+    def filled(self, text: str, known: dict[str, str]) -> str:
+        """The text with its slots filled; what is not known is drawn."""
+
+        def value(match: re.Match[str]) -> str:
+            if match[1]:
+                return str(self.chance.randint(int(match[1]), int(match[2])))
+            return known[match[3]] if match[3] in known else self._drawn(match[3])
+
+        return SLOT.sub(value, text)
+
+    def _drawn(self, slot: str) -> str:
+        chance = self.chance
+        match slot:
+            case "person":
+                return f"{self.faker.first_name()} {self.faker.last_name()}"
+            case "surname":
+                return self.faker.last_name()
+            case "place":
+                return self.faker.city() if chance.random() < 0.5 else self._coined()
+            case "coined":
+                return self._coined()
+            case "lower":
+                return self._coined().lower()
+            case "key":
+                return chance.choice(["workers", "pool.size", "max_workers", "threads", "WORKER_COUNT"])
+            case "year":
+                return str(chance.randint(1480, 2024))
+            case "licence":
+                return chance.choice(LICENCES)
+            case "times":
+                return chance.choice(TIMES)
+            case "a_job":
+                return chance.choice(JOBS)
+            case "cause_cap":
+                cause = chance.choice(self.fill["cause"])
+                return cause[0].upper() + cause[1:]
+            case _:
+                return str(chance.choice(self.fill[slot]))
+
+    def _coined(self) -> str:
+        first, second, third = (self.chance.choice(part) for part in (COINED, VOWELS, ENDINGS))
+        return (first + second + third if self.chance.random() < 0.7 else first + third).capitalize()
+
+
+class _Draw(Things):
+    """Questions about them."""
 
     def case(self) -> Case:
         """Passages about one to four things, mostly of a kind, and a question about one fact of one of them."""
@@ -100,10 +153,10 @@ class _Draw:
         for at in range(total):
             mine = at == place
             its = kind if mine or chance.random() < 0.6 else chance.choice(list(self.kinds))
-            name = self._filled(str(chance.choice(self.kinds[its]["names"])), {})
+            name = self.filled(str(chance.choice(self.kinds[its]["names"])), {})
             if mine and not answerable and chance.random() < 0.3:
                 # Somebody else of the kind has the fact; the one that is asked for is not spoken of.
-                other = self._filled(str(chance.choice(self.kinds[kind]["names"])), {})
+                other = self.filled(str(chance.choice(self.kinds[kind]["names"])), {})
                 _, asked = self._facts(kind, other, [asked_at], asked_at)
                 question = chance.choice(asked.asked) if asked else ""
                 piece, _ = self._piece(its, name, keep=asked_at)
@@ -156,7 +209,7 @@ class _Draw:
         return self.chance.choice(SAY_HOW).format(task=task, how=how, How=how[0].upper() + how[1:])
 
     def _aside(self) -> str:
-        return self._filled(
+        return self.filled(
             self.chance.choice(
                 [
                     "This takes about {2-40} minutes.",
@@ -194,9 +247,7 @@ class _Draw:
         """The sentences that say these facts; and of one of them how it is asked for too."""
         chance, kept, said = self.chance, None, []
         call = [str(word) for word in self.kinds[kind]["call"]]
-        he = chance.choice(["He", "She"])
-        pronouns = {"He": he, "he": he.lower(), "His": "His" if he == "He" else "Her"}
-        pronouns["his"] = pronouns["His"].lower()
+        pronouns = self.pronouns()
         for at, number in enumerate(numbers):
             fact: dict[str, list[str]] = self.kinds[kind]["facts"][number]  # type: ignore[assignment]
             subject = name if at == 0 or chance.random() < 0.3 else chance.choice(call)
@@ -204,55 +255,12 @@ class _Draw:
             known = {**pronouns, "E": subject[0].upper() + subject[1:], "e": name, "E_low": subject}
             if subject in ("It", "He", "She", *call):
                 known["E_low"] = subject[0].lower() + subject[1:]
-            sentence = self._filled(chance.choice(fact["say"]), known)
+            sentence = self.filled(chance.choice(fact["say"]), known)
             said.append(sentence[0].upper() + sentence[1:])
             if number == keep:
                 bare = ARTICLE.sub("", name) if "the {e}" in fact["ask"][0] else name
-                kept = _Fact(said[-1], tuple(self._filled(ask, {"e": bare}) for ask in fact["ask"]))
+                kept = _Fact(said[-1], tuple(self.filled(ask, {"e": bare}) for ask in fact["ask"]))
         return said, kept
-
-    def _filled(self, text: str, known: dict[str, str]) -> str:
-        """The text with its slots filled; what is not known is drawn."""
-
-        def value(match: re.Match[str]) -> str:
-            if match[1]:
-                return str(self.chance.randint(int(match[1]), int(match[2])))
-            return known[match[3]] if match[3] in known else self._drawn(match[3])
-
-        return SLOT.sub(value, text)
-
-    def _drawn(self, slot: str) -> str:
-        chance = self.chance
-        match slot:
-            case "person":
-                return f"{self.faker.first_name()} {self.faker.last_name()}"
-            case "surname":
-                return self.faker.last_name()
-            case "place":
-                return self.faker.city() if chance.random() < 0.5 else self._coined()
-            case "coined":
-                return self._coined()
-            case "lower":
-                return self._coined().lower()
-            case "key":
-                return chance.choice(["workers", "pool.size", "max_workers", "threads", "WORKER_COUNT"])
-            case "year":
-                return str(chance.randint(1480, 2024))
-            case "licence":
-                return chance.choice(LICENCES)
-            case "times":
-                return chance.choice(TIMES)
-            case "a_job":
-                return chance.choice(JOBS)
-            case "cause_cap":
-                cause = chance.choice(self.fill["cause"])
-                return cause[0].upper() + cause[1:]
-            case _:
-                return str(chance.choice(self.fill[slot]))
-
-    def _coined(self) -> str:
-        first, second, third = (self.chance.choice(part) for part in (COINED, VOWELS, ENDINGS))
-        return (first + second + third if self.chance.random() < 0.7 else first + third).capitalize()
 
     def _typed(self, question: str) -> str:
         """As people type: now and then without capitals, or without the mark at the end."""

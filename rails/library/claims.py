@@ -7,12 +7,12 @@ its `yes-no` is read off its logits. An endpoint that tells none answers in a `w
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from trackbed.llm.types import Choices, Generator, Message, SamplingParams
 from trackbed.rails.errors import RailFailed
-from trackbed.rails.sentences import sentences
+from trackbed.rails.sentences import content, sentences
 from trackbed.retrieval.types import Passage
 
 Ask = Literal["judge", "yes-no", "word"]
@@ -39,14 +39,12 @@ class Opinion(NamedTuple):
     contradicted: float = 0.0
 
 
-async def opinion(
-    model: Generator, ask: Ask, claim: str, question: str, passages: Sequence[Passage], window: int
-) -> Opinion:
-    """What the model makes of a sentence: long passages are read in windows, and the one that supports it best counts.
+async def opinion(model: Generator, ask: Ask, claim: str, question: str, texts: Iterable[str]) -> Opinion:
+    """What the model makes of a sentence beside each of the texts: the one that supports it best counts.
 
     Raises RailFailed where an answer cannot be read, and what the model raises.
     """
-    found = [await _ask(model, ask, claim, question, text) for text in windows(passages, window)]
+    found = [await _ask(model, ask, claim, question, text) for text in texts]
     supported = max((one.supported for one in found), default=0.0)
     contradicted = max((one.contradicted for one in found), default=0.0)
     return Opinion(supported, min(contradicted, 1 - supported))
@@ -67,6 +65,24 @@ def windows(passages: Sequence[Passage], size: int) -> Iterator[str]:
         yield text[start:end]
         start = inside[-2] if len(inside) > 1 else end
     yield text[start:]
+
+
+def excerpt(passages: Sequence[Passage], claim: str, question: str, size: int) -> str:
+    """Of the passages at most so many characters: the sentences with most of the claim's and the question's words.
+
+    They stand in the order that they have in the passages. A long sentence needs more of the words than a short one.
+    The nearest one is there however long it is, as far as there is room for it.
+    """
+    said = [sentence.text for passage in passages for sentence in sentences(passage.text)]
+    wanted = frozenset(content(f"{question}\n{claim}").stems)
+    found = [frozenset(content(text).stems) for text in said]
+    near = [len(wanted & one) / (1 + math.sqrt(len(one))) for one in found]
+    kept, room = list[int](), size
+    for i in sorted(range(len(said)), key=lambda i: (-near[i], i)):
+        if len(said[i]) <= room or not kept:
+            kept.append(i)
+            room -= len(said[i]) + 1
+    return " ".join(said[i] for i in sorted(kept))[:size]
 
 
 async def _ask(model: Generator, ask: Ask, claim: str, question: str, text: str) -> Opinion:

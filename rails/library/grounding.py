@@ -14,7 +14,7 @@ from pydantic import Field
 
 from trackbed.rails.cite import MARK
 from trackbed.rails.config import ModelName, RailConfig
-from trackbed.rails.library.claims import Ask, Opinion, opinion
+from trackbed.rails.library.claims import Ask, Opinion, excerpt, opinion, windows
 from trackbed.rails.sentences import ITEM, WORD, Sentence, sentences
 from trackbed.rails.support import Support, coverage, misplaced, support
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
@@ -75,7 +75,17 @@ class Grounding:
         model_support: float = Field(
             0.5, gt=0, le=1, description="The probability from which the model's support is believed."
         )
-        window: int = Field(4000, ge=200, description="How many characters of the passages a model is given at once.")
+        excerpt: int = Field(
+            0,
+            ge=0,
+            description="How many characters of the passages a model is given: the sentences that have most of the "
+            "claim's words. With 0 it reads all of them.",
+        )
+        window: int = Field(
+            4000,
+            ge=200,
+            description="How many characters of the passages a model is given at once, where it reads all.",
+        )
         left_out: str = Field(
             "I left out what the documents do not say.",
             max_length=400,
@@ -190,8 +200,10 @@ class Grounding:
         assert self.model is not None
         key = (claim, turn.question, *(passage.text for passage in turn.passages))
         if key not in self._opinions:
-            asked = self.config.ask, claim, turn.question, turn.passages, self.config.window
-            self._opinions[key] = await opinion(self.model, *asked)
+            texts = windows(turn.passages, self.config.window)
+            if self.config.excerpt:
+                texts = iter([excerpt(turn.passages, claim, turn.question, self.config.excerpt)])
+            self._opinions[key] = await opinion(self.model, self.config.ask, claim, turn.question, texts)
             if len(self._opinions) > REMEMBERED:
                 self._opinions.popitem(last=False)
         return self._opinions[key]

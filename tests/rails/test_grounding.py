@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tests.fakes import ScriptedGenerator
 from trackbed.rails.errors import RailFailed
-from trackbed.rails.library.claims import windows
+from trackbed.rails.library.claims import excerpt, windows
 from trackbed.rails.library.grounding import Grounding, without
+from trackbed.rails.sentences import sentences
 from trackbed.rails.types import Finding, Models, Turn
 from trackbed.retrieval.types import Passage
 
@@ -162,9 +163,11 @@ def test_what_is_left_out_is_all_that_goes(pieces: list[str]) -> None:
     assert [left.count(word) for word in ("One", "Item", "Three")] == [text.count(w) for w in ("One", "Item", "Three")]
 
 
-def asking(*answers: str, ask: str = "judge", **scores: float) -> tuple[Grounding, ScriptedGenerator]:
+def asking(*answers: str, ask: str = "judge", excerpt: int = 0, **scores: float) -> tuple[Grounding, ScriptedGenerator]:
     model = ScriptedGenerator(*answers, scores=scores)
-    config = Grounding.Config.model_validate({"minimum": 1, "relevance": 0, "model": "judge", "ask": ask})
+    config = Grounding.Config.model_validate(
+        {"minimum": 1, "relevance": 0, "model": "judge", "ask": ask, "excerpt": excerpt}
+    )
     return Grounding(config, Models({"judge": model})), model
 
 
@@ -240,3 +243,29 @@ def test_windows_hold_all_of_the_passages_and_none_is_too_long(text: str, size: 
         assert window in text
         rest = rest[max((n for n in range(len(window) + 1) if rest.startswith(window[len(window) - n :])), default=0) :]
     assert rest == ""
+
+
+@given(st.lists(st.text(max_size=200), max_size=4), st.text(max_size=80), st.integers(1, 200))
+def test_an_excerpt_is_of_the_passages_and_never_too_long(texts: list[str], claim: str, size: int) -> None:
+    found = excerpt([Passage(text, "a", 0, len(text)) for text in texts], claim, "", size)
+    assert len(found) <= size
+    said = [sentence.text for text in texts for sentence in sentences(text)]
+    assert bool(found) == bool(said)
+    if len(" ".join(said)) <= size:
+        assert found == " ".join(said)
+
+
+def test_an_excerpt_has_the_sentences_like_the_claim_in_their_order() -> None:
+    assert excerpt(PASSAGES, "Five books are lent to members on Sundays.", "", 65) == (
+        "On Sundays it is closed. Members may borrow up to five books."
+    )
+    assert excerpt(PASSAGES, "Bananas are yellow.", "Who runs the library?", 25) == "Ada Byron runs it."
+
+
+async def test_a_model_is_given_the_excerpt_that_a_policy_wants() -> None:
+    grounding, model = asking(excerpt=40, supported=-0.1, contradicted=-4.0, unsupported=-3.0)
+    await grounding.check(turn("Ada Byron is in charge. Readers borrow five books."))
+    assert [prompt[0].content for prompt in model.prompts] == [
+        "Ada Byron runs it.",
+        "Members may borrow up to five books.",
+    ]
