@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trackbed.llm.errors import ModelLoadError, UnknownModel
 
-Kind = Literal["chat", "guard", "tagger", "embedder", "adapter"]
+Kind = Literal["chat", "guard", "judge", "tagger", "embedder", "adapter"]
 Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all (0: unknown)
 
 
@@ -165,6 +165,7 @@ _ENTRIES = (
     Entry("smollm2-guard", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "smollm2-guard", SMOLLM2)),
     Entry("minilm-injection", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-injection", MINILM)),
     Entry("minilm-toxicity", "guard", "Apache-2.0", 0.1, Shipped(JUDGES / "minilm-toxicity", MINILM)),
+    Entry("smollm2-claims", "judge", "CC-BY-SA-4.0", 0.1, Shipped(JUDGES / "smollm2-claims", SMOLLM2)),
     Entry("minilm-names", "tagger", "Apache-2.0", 0.1, Shipped(TAGGERS / "minilm-names", MINILM)),
     Entry("grounded-answer", "adapter", "CC-BY-SA-4.0", 0.1, Shipped(ADAPTERS / "grounded-answer", SMOLLM2_CHAT)),
     Entry("llama-guard-2-8b", "guard", LLAMA_3, 16.1, Hub("meta-llama/Meta-Llama-Guard-2-8B")),

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from trackbed.llm.catalogue import locate
-from trackbed.llm.claims import Claims
+from trackbed.llm.claims import Claims, is_sentence
 from trackbed.llm.classifiers import Layers, Shape
 from trackbed.llm.entailment import LEAST, WORDS
 from trackbed.llm.errors import LLMError, ModelLoadError
@@ -63,12 +63,12 @@ class ClaimJudge:
         self._loaded: tuple[Claims, Layers] | None = None
 
     def judge(self, text: str, claim: str, question: str = "") -> Believed:
-        """Whether the text supports the claim, as an answer to the question where there was one.
+        """Whether the text supports the claim; one that is no sentence is read as an answer to the question.
 
         Raises ModelLoadError where the adapter cannot be read, and LLMError where its figures are no numbers.
         """
         claims, layers = self._load()
-        parts = claims.windows(text, claim, question)
+        parts = claims.windows(text, claim, "" if is_sentence(claim) else question)
         logits = [[float(layers.logits(window)[0]) for window in windows] for windows in parts]
         if not all(math.isfinite(logit) for each in logits for logit in each):
             raise LLMError("the judge's figures are no numbers")

@@ -13,6 +13,18 @@ DOCUMENT, QUESTION, ANSWER, ASK = "Document:", "Question:", "Answer:", "\nSuppor
 MOST_ASKED = 48  # tokens of a question
 MOST_CLAIMED = 120  # tokens of a claim that are judged at once
 
+ENDS = (".", "!", "?", "…")  # of a sentence
+QUOTES = "\"'”’»)] "
+
+
+def is_sentence(claim: str) -> bool:
+    """Whether a claim can be judged by itself, without the question that it answers.
+
+    >>> is_sentence("It opened in 1923."), is_sentence("in 1923")
+    (True, False)
+    """
+    return claim.rstrip(QUOTES).endswith(ENDS)
+
 
 class Claims:
     """Writes questions about claims. It may be used from any thread."""

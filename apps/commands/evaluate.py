@@ -47,6 +47,7 @@ SHIPPED = {
     "toxicity": "minilm-toxicity",
     "names": "minilm-names",
     "chat": "smollm2-135m-instruct",
+    "claims": "smollm2-claims",
 }
 
 

@@ -22,7 +22,8 @@ from trackbed.apps.commands.evaluate import (
 from trackbed.apps.terminal import print_json, say
 
 # Each sentence counts, and an answer may be one word, which takes up none of its question's.
-EACH = "{rail: grounding, minimum: 1, support: 0.75, relevance: 0, short_answers: true}"
+WORDS = "rail: grounding, minimum: 1, support: 0.75, relevance: 0, short_answers: true"
+EACH = f"{{{WORDS}, model: claims, model_weight: 0.3, excerpt: 900}}"
 
 Answers = Annotated[
     Path,
@@ -51,8 +52,8 @@ def grounding(
 ) -> None:
     """Measure what tells grounded answers from hallucinated ones; label: grounded or hallucinated.
 
-    Without --policy and --rail it is the rail grounding, about each sentence, whatever was asked. An answer that is
-    blocked or rewritten counts as found; F1 is that of hallucinated ones.
+    Without --policy and --rail it is the rail grounding with the shipped judge of claims, about each sentence, whatever
+    was asked. An answer that is blocked or rewritten counts as found; F1 is that of hallucinated ones.
 
     Example: [bold]trackbed eval grounding --data rows.jsonl --rail "{rail: grounding, minimum: 1}"[/]
     """

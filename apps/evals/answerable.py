@@ -47,8 +47,8 @@ def pairs(rows: Sequence[Asked], seed: int = 0) -> Pairs:
         for text, answered, nearest in shown:
             if told := signals(row.question, text):
                 found.append((told, answered, nearest, row.fold % PARTS))
-    told, answered, nearest, part = zip(*found, strict=True)
-    return Pairs(np.array(told), np.array(answered), np.array(nearest), np.array(part))
+    each = [np.array(column) for column in zip(*found, strict=True)]
+    return Pairs(*each)
 
 
 def fitted(told: Floats, answered: npt.NDArray[np.bool_]) -> tuple[tuple[float, ...], float]:

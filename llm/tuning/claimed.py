@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from trackbed.llm.tuning.facts import Claim, fact_claims
 from trackbed.llm.tuning.falsify import denied, falsified, names_of, opposite, other_number, reworded
-from trackbed.llm.tuning.questions import Asked, read_asked, sentences_of, words
+from trackbed.llm.tuning.questions import HELD_OUT, Asked, read_asked, sentences_of, words
 from trackbed.llm.tuning.rows import UNLICENSED
 from trackbed.llm.tuning.statements import statement
 
@@ -70,18 +70,23 @@ def read_claims(path: Path) -> list[Labelled]:
 
 
 def packs(data: Path, held_out: Sequence[str] = (), seed: int = 0) -> list[Pack]:
-    """What trains, of a folder with grounding.jsonl and qa_xquad_en.jsonl: nothing of sources that are held out."""
+    """What trains, of a folder with grounding.jsonl and qa_xquad_en.jsonl: nothing of sources that are held out.
+
+    Paragraphs of XQuAD on which answers from passages are tried train nothing either.
+    """
     chance = random.Random(seed)  # noqa: S311  draws, no secrets
+    asked = read_asked(data / "qa_xquad_en.jsonl")
+    tried = {row.context.strip() for row in asked if row.fold >= HELD_OUT}
     rows = [row.claim for row in read_claims(data / "grounding.jsonl") if row.licensed]
-    rows = [claim for claim in rows if claim.source not in held_out]
+    rows = [claim for claim in rows if claim.source not in held_out and claim.context not in tried]
     made = [*contrasts(rows, seed), *fact_claims(THINGS, seed)]
     if "xquad" not in held_out:
-        made += question_claims(read_asked(data / "qa_xquad_en.jsonl"), seed)
+        made += question_claims([row for row in asked if row.fold < HELD_OUT], seed)
     made = [claim._replace(weight=MADE_WEIGHT) for claim in made]
     by_text: dict[tuple[str, str], list[Claim]] = {}
     for claim in [*_weighed(rows), *_parts(rows, chance), *made]:
-        asked = claim.source in ASKING or chance.random() >= UNASKED
-        by_text.setdefault((claim.source, claim.context), []).append(claim if asked else claim._replace(question=""))
+        keeps = claim.source in ASKING or chance.random() >= UNASKED
+        by_text.setdefault((claim.source, claim.context), []).append(claim if keeps else claim._replace(question=""))
     found = []
     for (_, context), claims in sorted(by_text.items()):
         chance.shuffle(claims)

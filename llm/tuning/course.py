@@ -21,11 +21,18 @@ from trackbed.llm.tokenizer import Tokenizer
 from trackbed.llm.tuning.answering import ALONE, Lesson, Line, Prompter, Share, teach
 from trackbed.llm.tuning.invented import Case, invented, procedures
 from trackbed.llm.tuning.pages import page_cases
-from trackbed.llm.tuning.questions import Asked, Paragraphs, answered, read_asked, unanswered, with_history
+from trackbed.llm.tuning.questions import (
+    HELD_OUT,
+    Asked,
+    Paragraphs,
+    answered,
+    read_asked,
+    unanswered,
+    with_history,
+)
 
 POLICIES = Path(__file__).parents[2] / "policies"
 SYSTEM = "Answer from the passages, or say: I don't know."
-HELD_OUT = 8  # folds from this on
 COUNTS = {"answered": 800, "unanswered": 440, "invented": 170, "procedures": 60}
 PAGES = 6  # of the questions about the shipped pages, each so many-th
 EARLIER = 0.03  # the share of questions that come after another one

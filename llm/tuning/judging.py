@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from trackbed.llm.catalogue import locate
+from trackbed.llm.claims import is_sentence
 from trackbed.llm.tuning.claimed import Labelled, packs, read_claims
 from trackbed.llm.tuning.figures import Tried, auroc, calibration, calibration_error, draw_reliability
 from trackbed.llm.tuning.questions import sentences_of
@@ -106,7 +107,9 @@ def _try(data: Path, work: Path, base: Path, rows: list[Labelled], number: int) 
     if not GROUPS[number]:
         save_file(lora_tensors(network.head, network.changed), work / FILE)
     claims = [row.claim for row in held_out(rows, number)]
-    said = [[claim, *(claim._replace(text=text) for text in sentences_of(claim.text))] for claim in claims]
+    every = [[claim, *(claim._replace(text=text) for text in sentences_of(claim.text))] for claim in claims]
+    # As the judge reads them.
+    said = [[one._replace(question="") if is_sentence(one.text) else one for one in each] for each in every]
     found = logits_of(network, said, base, TOKENS)
     (work / f"{number}.json").write_text(json.dumps([each.tolist() for each in found]) + "\n", encoding="utf-8")
 

@@ -5,6 +5,7 @@ is asked too (`rails/library/claims.py`). What the passages speak of with anothe
 whatever a model thinks of it.
 """
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from trackbed.rails.cite import MARK
 from trackbed.rails.config import ModelName, RailConfig
 from trackbed.rails.library.claims import Ask, Opinion, excerpt, opinion, windows
 from trackbed.rails.sentences import ITEM, WORD, Sentence, sentences
-from trackbed.rails.support import Support, coverage, misplaced, support
+from trackbed.rails.support import MISSING_NUMBER, Support, coverage, misplaced, support
 from trackbed.rails.types import Finding, Models, Stage, Streams, Then, Turn, Verdict
 
 # A draft that says it does not know claims nothing.
@@ -29,6 +30,7 @@ UNSUPPORTED, CONTRADICTED, UNASKED = "UNSUPPORTED", "CONTRADICTED", "UNASKED"
 VERBATIM = 0.95  # what stands in a passage so nearly word for word is not asked about
 SHORT = 8  # words of an answer that is looked for where the passages speak of the question
 MOST = 16  # sentences of a draft that a model is asked about
+MOST_ODDS = 3.0  # log-odds of a model that count: it is not surer than that
 REMEMBERED = 256  # opinions; while a draft is written, its first sentences are looked at again and again
 
 
@@ -74,6 +76,13 @@ class Grounding:
         )
         model_support: float = Field(
             0.5, gt=0, le=1, description="The probability from which the model's support is believed."
+        )
+        model_weight: float | None = Field(
+            None,
+            gt=0,
+            le=1,
+            description="How much the model's log-odds, from -3 to 3, add to the share of a sentence's words that is "
+            "supported; together they must reach `support`. Without it the model decides by itself.",
         )
         excerpt: int = Field(
             0,
@@ -185,10 +194,18 @@ class Grounding:
         told = await self._ask(turn, MARK.sub("", sentence.text).strip()) if number < MOST else Opinion(0.0)
         if found.against and not enough:
             return _Judged(sentence, found, max(1 - told.supported, 1 - found.score), CONTRADICTED)
-        if told.supported >= self.config.model_support:
-            return _Judged(sentence, found, 1 - told.supported, "")
+        believed, least = told.supported, self.config.model_support
+        if self.config.model_weight:
+            odds = _log_odds(told.supported)
+            # No model makes up for a number that the passages do not have.
+            believed = found.score + self.config.model_weight * (
+                min(odds, 0) if found.score <= MISSING_NUMBER else odds
+            )
+            believed, least = min(max(believed, 0.0), 1.0), self.config.support
+        if believed >= least:
+            return _Judged(sentence, found, 1 - believed, "")
         contradicted = told.contradicted > 1 - told.supported - told.contradicted
-        return _Judged(sentence, found, 1 - told.supported, CONTRADICTED if contradicted else UNSUPPORTED)
+        return _Judged(sentence, found, 1 - believed, CONTRADICTED if contradicted else UNSUPPORTED)
 
     def _misplaced(self, turn: Turn, sentence: Sentence) -> bool:
         answer = MARK.sub("", sentence.text)
@@ -256,6 +273,13 @@ def _said(text: str) -> list[Sentence]:
 
 def _best(turn: Turn, sentence: Sentence) -> Support:
     return support(MARK.sub("", sentence.text), turn.passages)
+
+
+def _log_odds(probability: float) -> float:
+    """Those of a probability, from -MOST_ODDS to MOST_ODDS."""
+    if not 0 < probability < 1:
+        return MOST_ODDS if probability else -MOST_ODDS
+    return max(-MOST_ODDS, min(MOST_ODDS, math.log(probability / (1 - probability))))
 
 
 def _after_marks(text: str, end: int) -> int:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from tests.fakes import WordEmbedder
 from tests.postgres_server import Server
 from trackbed.apps.build import build, build_judge
+from trackbed.apps.evals.judging import judged
 from trackbed.apps.knowledge import index_path, open_knowledge
 from trackbed.apps.settings import Settings, SettingsError
 from trackbed.llm.errors import ModelLoadError, UnknownModel
@@ -127,6 +128,26 @@ async def test_an_adapter_is_for_the_answer_alone(with_models: Settings, tmp_pat
         assert pipeline.models.answering is not pipeline.models.generators["guard"]
         reply = await pipeline.respond(Turn("Hello"))
     assert reply.verdict.by in ("", "input/llama_guard")
+
+
+@pytest.mark.models
+async def test_the_shipped_judge_of_claims_is_asked_by_the_grounding_rail(
+    with_models: Settings, tmp_path: Path
+) -> None:
+    judging = policy(
+        tmp_path,
+        "models: {claims: smollm2-claims}\noutput: [{rail: grounding, minimum: 1, support: 0.75, relevance: 0, "
+        "model: claims, model_weight: 0.2, excerpt: 900}]",
+    )
+    text = "The library was opened in 1923 by Ada Byron. It shuts at six every day."
+    passage = Passage(text, "library.md", 0, len(text), score=1.0)
+    with build(with_models, judging) as pipeline:
+        scores = {}
+        for claim in ("Ada Byron opened the library in the year 1923.", "The library has a large garden behind it."):
+            scores[claim] = judged(*await pipeline.check("output", claim, Turn("", passages=(passage,)))).score
+    told, foreign = scores.values()
+    assert told < foreign
+    assert foreign > 0.9
 
 
 def test_building_blocks_are_light_until_they_are_used() -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import balanced_accuracy_score
 from typer.testing import CliRunner
 
 from trackbed.apps.cli import app
+from trackbed.apps.commands.evaluate_grounding import WORDS
 from trackbed.apps.evals.grounding import Answered, ground, read_answered
 from trackbed.apps.evals.judging import Judged
 from trackbed.apps.evals.measures import balanced_accuracy
@@ -60,7 +61,7 @@ def test_a_source_of_one_label_has_no_balanced_accuracy_and_no_part_in_the_mean(
 
 
 def test_the_rail_is_measured_on_answers_with_their_passages(tmp_path: Path) -> None:
-    done = run("--data", write(tmp_path / "rows.jsonl", ROWS), "--join", "a-", "--json")
+    done = run("--data", write(tmp_path / "rows.jsonl", ROWS), "--join", "a-", "--rail", f"{{{WORDS}}}", "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert (told["rows"], set(told["sources"]), told["failed"]) == (4, {"a-", "b"}, 0)
@@ -78,7 +79,8 @@ def test_another_configuration_is_measured_as_it_is_named(tmp_path: Path) -> Non
 
 def test_a_table_is_for_people_and_a_picture_is_drawn(tmp_path: Path) -> None:
     plot = tmp_path / "out.png"
-    done = run("--data", write(tmp_path / "rows.jsonl", ROWS), "--join", "a-", "--plot", str(plot))
+    data = write(tmp_path / "rows.jsonl", ROWS)
+    done = run("--data", data, "--join", "a-", "--rail", f"{{{WORDS}}}", "--plot", str(plot))
     assert done.exit_code == 0, done.output
     assert "by source" in done.stdout
     assert "means over sources with both labels: balanced accuracy 1.000" in done.stdout
@@ -108,3 +110,18 @@ def test_sources_that_begin_alike_are_one_where_that_is_asked(tmp_path: Path) ->
     file = Path(write(tmp_path / "rows.jsonl", ROWS))
     assert [row.source for row in read_answered(file, ["a-"])] == ["a-", "a-", "b", "b"]
     assert [row.source for row in read_answered(file)] == ["a-one", "a-two", "b", "b"]
+
+
+@pytest.mark.models
+def test_by_itself_it_measures_the_rail_with_the_shipped_judge(
+    tmp_path: Path, model_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "models").symlink_to(model_cache)
+    monkeypatch.setenv("TRACKBED_CACHE", str(tmp_path / "cache"))
+    done = run("--data", write(tmp_path / "rows.jsonl", ROWS), "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["failed"] == 0
+    assert told["model_calls"] > 0
+    assert told["overall"]["balanced_accuracy"]["value"] == 1.0

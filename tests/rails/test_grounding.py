@@ -1,5 +1,6 @@
 """What passages support, and what they do not."""
 
+import math
 import re
 
 import pytest
@@ -136,6 +137,17 @@ async def test_a_short_answer_stands_where_the_passage_speaks_of_the_question(an
     assert (await rail.check(asked)).action == action
 
 
+@pytest.mark.parametrize(("answer", "action"), [("a chemist", "allow"), ("1990", "block")])
+async def test_a_short_answer_may_rest_on_two_sentences(answer: str, action: str) -> None:
+    text = (
+        "The bridge of Leeds was opened by Ada Byron. Ada Byron was by profession a chemist. The mill was sold in 1990."
+    )
+    asked = "What was the profession of who opened the bridge of Leeds?"
+    rail = Grounding(Grounding.Config(minimum=1, relevance=0, short_answers=True), Models())
+    given = Turn(asked, passages=(Passage(text, "a", 0, len(text)),), draft=answer, text=answer)
+    assert (await rail.check(given)).action == action
+
+
 async def test_a_mask_drops_sentences_and_says_so() -> None:
     draft = "The library opens at nine. [1] Bananas are yellow. [2]\n\n- On Sundays it is closed.\n- It rose in 1987."
     verdict = await Grounding(Grounding.Config(minimum=1, left_out="Some is left out."), Models()).check(turn(draft))
@@ -163,11 +175,12 @@ def test_what_is_left_out_is_all_that_goes(pieces: list[str]) -> None:
     assert [left.count(word) for word in ("One", "Item", "Three")] == [text.count(w) for w in ("One", "Item", "Three")]
 
 
-def asking(*answers: str, ask: str = "judge", excerpt: int = 0, **scores: float) -> tuple[Grounding, ScriptedGenerator]:
+def asking(
+    *answers: str, ask: str = "judge", excerpt: int = 0, weight: float | None = None, **scores: float
+) -> tuple[Grounding, ScriptedGenerator]:
     model = ScriptedGenerator(*answers, scores=scores)
-    config = Grounding.Config.model_validate(
-        {"minimum": 1, "relevance": 0, "model": "judge", "ask": ask, "excerpt": excerpt}
-    )
+    said = {"model": "judge", "ask": ask, "excerpt": excerpt, "model_weight": weight}
+    config = Grounding.Config.model_validate({"minimum": 1, "relevance": 0, **said})
     return Grounding(config, Models({"judge": model})), model
 
 
@@ -269,3 +282,39 @@ async def test_a_model_is_given_the_excerpt_that_a_policy_wants() -> None:
         "Ada Byron runs it.",
         "Members may borrow up to five books.",
     ]
+
+
+def odds(log_odds: float) -> dict[str, float]:
+    """The scores of a model with these log-odds of `supported`."""
+    share = 1 / (1 + math.exp(-log_odds))
+    return {"supported": math.log(share), "contradicted": -math.inf, "unsupported": math.log(1 - share)}
+
+
+@pytest.mark.parametrize(
+    ("draft", "log_odds", "supported"),
+    [
+        ("Visitors borrow up to five books.", -0.5, False),
+        ("Visitors borrow up to five books.", 0, True),
+        ("Visitors can take five books.", 0, False),
+        ("Visitors can take five books.", 0.3, True),
+        ("Visitors can take five books.", 30, True),
+        ("Bananas are yellow.", 30, False),
+        ("Members may borrow up to 12 books.", 30, False),
+    ],
+)
+async def test_what_a_model_thinks_is_added_to_what_words_say(draft: str, log_odds: float, supported: bool) -> None:
+    grounding, model = asking(weight=0.4, **odds(log_odds))
+    verdict = await grounding.check(turn(draft))
+    assert (verdict.action == "allow") == supported
+    assert 0 <= verdict.score <= 1
+    assert model.prompts
+
+
+@given(st.floats(-50, 50), st.floats(-50, 50), st.sampled_from(["Visitors borrow books.", "Five books are theirs."]))
+async def test_a_model_that_is_surer_never_makes_a_sentence_less_supported(a: float, b: float, draft: str) -> None:
+    said = []
+    for log_odds in sorted((a, b)):
+        grounding, _ = asking(weight=0.1, **odds(min(log_odds, 36)))
+        verdict = await grounding.check(turn(draft))
+        said.append((verdict.action == "allow", -verdict.score))
+    assert said[0] <= said[1]
