@@ -268,6 +268,7 @@ def reference_attention(
     drawn=st.floats(0, 1, exclude_min=True),
 )
 @example(size=16, seed=1, temperature=0.0625, top_p=1.0, drawn=4.3e-307)
+@example(size=166, seed=364, temperature=0.0625, top_p=0.9999999999999999, drawn=5e-324)
 @settings(max_examples=200, deadline=None)
 def test_a_sample_is_that_of_the_reference(
     isa: str, size: int, seed: int, temperature: float, top_p: float, drawn: float
@@ -281,7 +282,7 @@ def test_a_sample_is_that_of_the_reference(
     finally:
         _cpu.use(before)
     # Where a sum of weights is as good as on the border, the last bits of float32 decide.
-    near = [(1 + a) * top_p for a in (-1e-5, 0, 1e-5)]
+    near = [(1 + a) * top_p for a in (*(-(10.0**-n) for n in range(5, 17)), 0, 1e-5)]
     expected = {
         reference.sample(torch.from_numpy(logits), temperature, p, min(max(drawn + d, min(drawn, 1e-9)), 1.0))
         for p in near
