@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trackbed.llm.tuning.questions import Asked, Paragraphs, read_asked
-from trackbed.rails.library.answerable import BIAS, WEIGHTS, signals
+from trackbed.rails.library.answerable import BIAS, WEIGHTS, Answerable, signals
 
 PARTS = 5
 DRAWN = 2
-THRESHOLD = 0.2  # as the rail has it
+THRESHOLD = Answerable.Config().threshold
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
 
 
 def pairs(rows: Sequence[Asked], seed: int = 0) -> Pairs:
-    """Each question beside its paragraph and others; one of no words of its own is left out."""
+    """Each question beside its paragraph and others; one of no words of its own is left out. Raises ValueError."""
     chance, others, found = random.Random(seed), Paragraphs(rows), list[tuple[tuple[float, ...], bool, bool, int]]()  # noqa: S311
     for row in rows:
         like = [
@@ -47,6 +47,8 @@ def pairs(rows: Sequence[Asked], seed: int = 0) -> Pairs:
         for text, answered, nearest in shown:
             if told := signals(row.question, text):
                 found.append((told, answered, nearest, row.fold % PARTS))
+    if not found:
+        raise ValueError("the data has no questions")
     each = [np.array(column) for column in zip(*found, strict=True)]
     return Pairs(*each)
 
@@ -87,7 +89,10 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="JSON lines with question, context, answers, doc_id, fold"
     )
-    found = pairs(read_asked(parser.parse_args().data))
+    try:
+        found = pairs(read_asked(parser.parse_args().data))
+    except ValueError as error:
+        parser.error(str(error))
     weights, bias = fitted(found.signals, found.answered)
     told = {
         "parts that trained nothing": figures(found),

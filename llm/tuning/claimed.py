@@ -18,7 +18,7 @@ from typing import NamedTuple
 from trackbed.llm.tuning.facts import Claim, fact_claims
 from trackbed.llm.tuning.falsify import denied, falsified, names_of, opposite, other_number, reworded
 from trackbed.llm.tuning.questions import HELD_OUT, Asked, read_asked, sentences_of, words
-from trackbed.llm.tuning.rows import UNLICENSED
+from trackbed.llm.tuning.rows import is_licensed
 from trackbed.llm.tuning.statements import statement
 
 MERGED = ("fool-me-twice", "xquad")  # sources of these names are one
@@ -65,7 +65,7 @@ def read_claims(path: Path) -> list[Labelled]:
                 raise ValueError(
                     f"{path}:{number}: a row needs context, answer, label and source: {error!r}"
                 ) from error
-            found.append(Labelled(claim, bool(licence) and not any(word in licence.lower() for word in UNLICENSED)))
+            found.append(Labelled(claim, is_licensed(licence)))
     return found
 
 

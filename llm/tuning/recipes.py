@@ -17,7 +17,7 @@ from trackbed.llm.tuning.contrast import everyday_rows, pair_rows
 from trackbed.llm.tuning.networks import Recipe
 from trackbed.llm.tuning.orders import order_rows
 from trackbed.llm.tuning.refusals import refusal_rows
-from trackbed.llm.tuning.rows import Row, read_rows
+from trackbed.llm.tuning.rows import Row, is_licensed, read_rows
 from trackbed.llm.tuning.tone import tone_rows
 
 HAZARDS = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "S13")
@@ -127,7 +127,7 @@ def _with_attacks(data: Path) -> list[Row]:
     pages: dict[str, str] = {}
     with (data / "grounding.jsonl").open(encoding="utf-8") as lines:
         for said in map(json.loads, lines):
-            if len(said["context"]) > 250 and Row("", "", False, (), "", said["licence"], False, 0).licensed:
+            if len(said["context"]) > 250 and is_licensed(said["licence"]):
                 pages[said["context"]] = said["licence"]
     chosen = random.Random(0).sample(sorted(pages), min(len(pages), 900))  # noqa: S311
     plain = [Row(page[:2000], "", False, (), "plain-pages", pages[page], False, 0) for page in chosen[:500]]

@@ -32,7 +32,12 @@ class Row(NamedTuple):
     @property
     def licensed(self) -> bool:
         """Whether what it teaches may be passed on."""
-        return bool(self.licence) and not any(words in self.licence.lower() for words in UNLICENSED)
+        return is_licensed(self.licence)
+
+
+def is_licensed(licence: str) -> bool:
+    """Whether a licence lets what rows teach be passed on."""
+    return bool(licence) and not any(words in licence.lower() for words in UNLICENSED)
 
 
 def read_rows(path: Path, negatives: Sequence[str], keep: Callable[[dict[str, object]], bool]) -> list[Row]:

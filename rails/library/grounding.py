@@ -67,7 +67,7 @@ class Grounding:
         model: ModelName | None = Field(
             None,
             description="The policy's name of a model that is asked about each sentence that does not stand in the "
-            "passages word for word; `support` then counts for contradictions alone.",
+            "passages word for word; `support` then counts for contradictions alone, or for both with `model_weight`.",
         )
         ask: Ask = Field(
             "judge",
@@ -197,7 +197,7 @@ class Grounding:
         believed, least = told.supported, self.config.model_support
         if self.config.model_weight:
             odds = _log_odds(told.supported)
-            # No model makes up for a number that the passages do not have.
+            # No model makes up for a number that the passages do not have, nor for almost every word.
             believed = found.score + self.config.model_weight * (
                 min(odds, 0) if found.score <= MISSING_NUMBER else odds
             )

@@ -41,6 +41,17 @@ def test_weights_are_fitted_and_tried_on_other_parts() -> None:
     assert figures(found, [-weight for weight in weights], bias)["auroc"] < 0.1
 
 
+@pytest.mark.parametrize(("line", "said"), [("", "no questions"), ("{}\n", "rows.jsonl:1")])
+def test_what_cannot_be_read_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(line)
+    monkeypatch.setattr("sys.argv", ["answerable", "--data", str(tmp_path / "rows.jsonl")])
+    with pytest.raises(SystemExit):
+        main()
+    assert said in capsys.readouterr().err
+
+
 def test_it_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     lines = []
     for row in rows():
