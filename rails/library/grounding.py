@@ -162,12 +162,15 @@ class Grounding:
         return Verdict.block(detail=detail, score=max(score, 1 - share), findings=findings, text=noted)
 
     def held(self, turn: Turn) -> int:
-        """Where the unfinished sentence begins; nothing is settled before a sentence claims something."""
+        """Where the unfinished sentence begins; nothing is settled before a sentence claims what was asked."""
         if not turn.passages and not self.config.require_passages:
             return len(turn.text)
         finished = sentences(turn.text)[:-1]
-        claims = any(not ABSTAINS.search(s.text) and MARK.sub("", f" {s.text}").strip() for s in finished)
-        return _after_gap(turn.text, finished[-1].end) if claims else 0
+        said = [s for s in finished if MARK.sub("", f" {s.text}").strip()]
+        claims = [s for s in said if not ABSTAINS.search(s.text)]
+        if not claims or self._astray(turn, claims, turn.text[: finished[-1].end]):
+            return 0
+        return _after_gap(turn.text, finished[-1].end)
 
     def leave(self, turn: Turn, findings: Sequence[Finding]) -> str:
         """The text without the sentences that the passages do not support.
@@ -178,7 +181,7 @@ class Grounding:
         text = without(turn.text, dropped)
         said = _said(text)
         claims = [s for s in said if not ABSTAINS.search(s.text)]
-        if not said or (claims and self._strays(turn, [_Judged(s, _best(turn, s), 0.0, "") for s in claims], text)):
+        if not said or (claims and self._astray(turn, claims, text)):
             return ""
         return text
 
@@ -230,6 +233,10 @@ class Grounding:
         behind = [turn.passages[j.support.passage].heading for j in kept if j.support.passage >= 0]
         spoken = [j.sentence.text for j in kept] if self.config.minimum == 1 else [text]
         return coverage(turn.question, [*spoken, *behind]) < self.config.relevance
+
+    def _astray(self, turn: Turn, claims: Sequence[Sentence], text: str) -> bool:
+        """The same of sentences that have not been judged."""
+        return self._strays(turn, [_Judged(s, _best(turn, s), 0.0, "") for s in claims], text)
 
 
 class _Judged(NamedTuple):

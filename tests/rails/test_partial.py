@@ -203,3 +203,10 @@ def test_grounding_holds_the_last_sentence(text: str, question: str, data: st.Da
     cut = data.draw(st.integers(0, len(text)))
     rail = Grounding(Grounding.Config(minimum=1), Models())
     holds(rail, Turn(question, passages=PASSAGES, text=text), cut)
+
+
+def test_grounding_settles_nothing_while_what_is_said_was_not_asked() -> None:
+    said = "The library opens at nineThe library opens at nine. The library opens at nine"
+    whole = Turn("How many books may members borrow?", passages=PASSAGES, text=said)
+    for cut in range(len(said) + 1):
+        holds(Grounding(Grounding.Config(minimum=1), Models()), whole, cut)
